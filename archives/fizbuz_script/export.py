@@ -1,0 +1,30 @@
+"""Writes the trained FizBuz network as a TorchScript program, which needs no Python file beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fizbuz_torch"))
+from network import FizBuzNetwork
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="fizbuz.pt, as fizbuz_torch/train.py writes it")
+    parser.add_argument("--output", type=Path, required=True, help="folder that gets fizbuz_script.pt")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    network = FizBuzNetwork()
+    network.load_state_dict(torch.load(arguments.weights, weights_only=True))
+    # torch asks authors to move on from TorchScript; archives that hold it are many, so this one stays.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
+    torch.jit.script(network.eval()).save(str(arguments.output / "fizbuz_script.pt"))
+
+
+if __name__ == "__main__":
+    main()

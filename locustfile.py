@@ -1,0 +1,193 @@
+"""The load test: predictions by any archive that has a signature, each answer checked, failures told by reason.
+
+With the web page: ``locust``, then http://127.0.0.1:8089.
+Without: ``locust --headless --users 8 --run-time 10s --model digits``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema
+from locust import FastHttpUser, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.contrib.fasthttp import FastHttpSession, FastResponse
+
+from marserve.archive.signature import Signature
+
+SIGNATURES = Path(__file__).with_name("signature")
+JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to send to one model, and how to judge what comes back.
+
+    Attributes:
+        draw: makes body and content type of a valid request.
+        judge: raises when an answer, parsed if it is JSON, is not the right one for a body.
+    """
+
+    draw: Callable[[random.Random], tuple[bytes, str]]
+    judge: Callable[[bytes, Any], None]
+
+
+@events.init_command_line_parser.add_listener
+def add_arguments(parser: LocustArgumentParser) -> None:
+    """Add ``--model``; the web page asks for it as well."""
+    parser.add_argument(
+        "--model",
+        default="fizbuz_package",
+        env_var="LOCUST_MODEL",
+        help="The model to send predictions to (default fizbuz_package). Its signature is signature/MODEL.json or, "
+        "where that file is missing, what the server describes.",
+    )
+
+
+class Client(FastHttpUser):
+    """Sends one prediction after the other, without a pause."""
+
+    host = "http://127.0.0.1:8080"
+
+    def on_start(self) -> None:
+        model = self.environment.parsed_options.model
+        self.path = f"/predictions/{quote(model, safe='')}"
+        self.source = random.Random()
+        self.load = find_load(self.client, model)
+
+    @task
+    def predict(self) -> None:
+        body, content_type = self.load.draw(self.source)
+        headers = {"Content-Type": content_type}
+        with self.client.post(self.path, data=body, headers=headers, catch_response=True) as response:
+            reason = failure(response, body, self.load)
+            if reason:
+                response.failure(reason)
+
+
+def failure(response: FastResponse, body: bytes, load: Load) -> str:
+    """Say in a few words why an answer is a failure, "" when it is right.
+
+    The words hold nothing of the single request: Locust's table has one row for each text.
+    """
+    if response.status_code == 0:
+        return f"no answer: {type(response.error).__name__}"
+    try:
+        answer = json.loads(response.content) if is_json(response) else response.content
+    except ValueError:
+        return f"{response.status_code}: the answer is not the JSON that it says it is"
+    if response.status_code != 200:
+        return f"{response.status_code} {error_type(answer)}".rstrip()
+    try:
+        load.judge(body, answer)
+    except WrongAnswer as error:
+        return f"wrong answer: {error}"
+    return ""
+
+
+def is_json(response: FastResponse) -> bool:
+    """Tell whether an answer says that it is JSON; the old servers' dialects do not say anything."""
+    return (response.headers or {}).get("content-type", JSON_TYPE).startswith(JSON_TYPE)
+
+
+def error_type(answer: Any) -> str:
+    """Return the type that an error's body names, "" when it names none."""
+    return str(answer.get("type", "")) if isinstance(answer, dict) else ""
+
+
+class WrongAnswer(Exception):
+    """The server answered 200 with what is not the answer."""
+
+
+def find_load(client: FastHttpSession, model: str) -> Load:
+    """Return the load for a model: by its signature file, else by the server's description.
+
+    Raises:
+        LookupError: neither is there, so nobody knows what the model takes.
+    """
+    path = SIGNATURES / f"{model}.json"
+    if path.is_file():
+        signature = Signature.parse(json.loads(path.read_text(encoding="utf-8")))
+        return Load(signature.example_request, KNOWN.get(model) or by_schema(signature.answer_schema()))
+    return described(client, model)
+
+
+def described(client: FastHttpSession, model: str) -> Load:
+    """Return the load that the server's OpenAPI description of a model asks for.
+
+    Raises:
+        LookupError: the server does not describe the model, or the model takes no JSON.
+    """
+    name = f"OPTIONS /predictions/{model}"
+    with client.request("OPTIONS", f"/predictions/{quote(model, safe='')}", name=name, catch_response=True) as response:
+        try:
+            operation = json.loads(response.content)["paths"][f"/predictions/{model}"]["post"]
+            request = operation["requestBody"]["content"][JSON_TYPE]["schema"]
+            answer = operation["responses"]["200"]["content"].get(JSON_TYPE, {}).get("schema", {})
+        except (ValueError, KeyError, TypeError) as error:
+            response.failure("no description of a JSON request")
+            raise LookupError(
+                f"Nobody knows what {model} takes: there is no {SIGNATURES / model}.json, and the server does not "
+                "describe a JSON request. Write the signature, or check --model and --host."
+            ) from error
+    return Load(lambda source: (json.dumps(sample(request, source)).encode(), JSON_TYPE), by_schema(answer))
+
+
+def sample(schema: dict[str, Any], source: random.Random) -> Any:
+    """Return a value that a JSON Schema of a signature allows: its example, else one made up."""
+    if "examples" in schema:
+        return source.choice(schema["examples"])
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: sample(member, source) for name, member in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [sample(schema["items"], source) for _ in range(schema.get("minItems", 1))]
+    if kind in ("integer", "number"):
+        low = schema.get("minimum", 0)
+        high = schema.get("maximum", low + 100)
+        return source.randint(low, high) if kind == "integer" else source.uniform(low, high)
+    return {"boolean": True, "string": "text"}.get(str(kind))
+
+
+def by_schema(schema: dict[str, Any]) -> Callable[[bytes, Any], None]:
+    """Return a judge that holds every answer against a JSON Schema."""
+    validator = jsonschema.Draft202012Validator(schema)
+
+    def judge(body: bytes, answer: Any) -> None:
+        error = next(validator.iter_errors(answer), None)
+        if error is not None:
+            raise WrongAnswer(f"{error.json_path} breaks {error.validator!r} of the signature")
+
+    return judge
+
+
+def judge_fizbuz(body: bytes, answer: Any) -> None:
+    """Play the game along: ``{"input.1": 14}`` has to give ``{"next_number": "FizBuz"}``."""
+    number = json.loads(body)["input.1"] + 1
+    word = "Fiz" * (number % 3 == 0) + "Buz" * (number % 5 == 0) or str(number)
+    if answer != {"next_number": word}:
+        raise WrongAnswer("not the word for the next number")
+
+
+def judge_digits(body: bytes, answer: Any) -> None:
+    """Five labels with falling probabilities; which ones is the model's business."""
+    if not isinstance(answer, dict) or len(answer) != 5 or not answer.keys() <= set("0123456789"):
+        raise WrongAnswer("not five of the labels 0 to 9")
+    probabilities = list(answer.values())
+    if probabilities != sorted(probabilities, reverse=True) or not 0 <= sum(probabilities) <= 1.0001:
+        raise WrongAnswer("not probabilities, the highest first")
+
+
+#: Judges of models whose right answers are known; every other answer is held against the signature.
+KNOWN: dict[str, Callable[[bytes, Any], None]] = {
+    "fizbuz_package": judge_fizbuz,
+    "fizbuz_torch": judge_fizbuz,
+    "fizbuz_script": judge_fizbuz,
+    "digits": judge_digits,
+}

@@ -1,0 +1,186 @@
+"""Trains what has to be trained and packs every worked archive into the model store; done work is not repeated."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+#: Sources of the packing commands: when they change, an archive may get other bytes.
+ARCHIVER_SOURCES = "src/marserve/archive"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one archive is made: weights by a script, then the archive from a folder of named files.
+
+    Attributes:
+        script: writes the weights into the folder that ``--output`` names.
+        weights: the file that it writes.
+        packages: distributions whose version changes the weights.
+        files: what goes in beside the weights: name in the archive, and where it comes from.
+        command: the packing command as a user types it beside the archive's folder, without where to and ``-f``.
+        sources: what the script reads beside its own file.
+        starts_from: archive whose weights the script gets as ``--weights``.
+    """
+
+    name: str
+    script: str
+    weights: str
+    packages: tuple[str, ...]
+    files: dict[str, str]
+    command: str
+    sources: tuple[str, ...] = ()
+    starts_from: str = ""
+
+
+NUMBERS = {"fizbuz_numbers.py": "handlers/fizbuz_numbers.py"}
+FIZBUZ_TORCH_SERVICE = {"fizbuz_torch_service.py": "handlers/fizbuz_torch_service.py"}
+FIZBUZ_NETWORK = {"network.py": "archives/fizbuz_torch/network.py"}
+DIGITS_NETWORK = {"network.py": "archives/digits/network.py"}
+
+
+def about(name: str) -> dict[str, str]:
+    """Return the files that say what an archive takes and how it is run."""
+    return {"signature.json": f"signature/{name}.json", "model-config.yaml": f"archives/{name}/model-config.yaml"}
+
+
+#: In building order: who starts from another's weights comes after it.
+RECIPES = (
+    Recipe(
+        name="fizbuz_torch",
+        script="archives/fizbuz_torch/train.py",
+        sources=(*FIZBUZ_NETWORK.values(), *NUMBERS.values()),
+        weights="fizbuz.pt",
+        packages=("torch", "numpy"),
+        files=FIZBUZ_NETWORK | FIZBUZ_TORCH_SERVICE | NUMBERS | about("fizbuz_torch"),
+        command="torch-model-archiver --model-name fizbuz_torch --version 1.0 --model-file fizbuz_torch/network.py"
+        " --serialized-file fizbuz_torch/fizbuz.pt --handler fizbuz_torch/fizbuz_torch_service.py"
+        " --extra-files fizbuz_torch/fizbuz_numbers.py,fizbuz_torch/signature.json"
+        " --config-file fizbuz_torch/model-config.yaml",
+    ),
+    Recipe(
+        name="fizbuz_package",
+        script="archives/fizbuz_package/export.py",
+        weights="fizbuz.onnx",
+        packages=("onnx", "torch"),
+        files={"fizbuz_service.py": "handlers/fizbuz_service.py"} | NUMBERS | about("fizbuz_package"),
+        command="model-archiver --model-name fizbuz_package --model-path fizbuz_package --handler fizbuz_service",
+        starts_from="fizbuz_torch",
+    ),
+    Recipe(
+        name="fizbuz_script",
+        script="archives/fizbuz_script/export.py",
+        sources=tuple(FIZBUZ_NETWORK.values()),
+        weights="fizbuz_script.pt",
+        packages=("torch",),
+        files=FIZBUZ_TORCH_SERVICE | NUMBERS | about("fizbuz_script"),
+        command="torch-model-archiver --model-name fizbuz_script --version 1.0"
+        " --serialized-file fizbuz_script/fizbuz_script.pt --handler fizbuz_script/fizbuz_torch_service.py"
+        " --extra-files fizbuz_script/fizbuz_numbers.py,fizbuz_script/signature.json"
+        " --config-file fizbuz_script/model-config.yaml",
+        starts_from="fizbuz_torch",
+    ),
+    Recipe(
+        name="digits",
+        script="archives/digits/train.py",
+        sources=tuple(DIGITS_NETWORK.values()),
+        weights="digits.safetensors",
+        packages=("torch", "numpy", "scikit-learn", "safetensors"),
+        files=DIGITS_NETWORK | {"digits_service.py": "handlers/digits_service.py"} | about("digits"),
+        command="marserve archive create digits",
+    ),
+)
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+
+
+class Stamps:
+    """What each made file was made from, kept from run to run in one JSON file.
+
+    A file is fresh while it, and what it was made from, hash as they did when it was made. A run that was
+    cut off leaves no stamp, so half a file is never taken for a whole one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def is_fresh(self, made: Path, origin: str) -> bool:
+        """Tell whether ``made`` is there, unchanged, and from this origin."""
+        return made.is_file() and self._known.get(str(made)) == [origin, digest(made)]
+
+    def add(self, made: Path, origin: str) -> None:
+        """Remember that ``made`` is from this origin."""
+        self._known[str(made)] = [origin, digest(made)]
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(self._known, indent=2))
+        draft.replace(self.path)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all Python and JSON files of a folder."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".py", ".json"))
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+
+
+def origin_of(files: list[Path], *words: str) -> str:
+    """Return one text that changes when a file or a word does."""
+    return hashlib.sha256(json.dumps([*map(digest, files), *words]).encode()).hexdigest()
+
+
+class Builder:
+    """Makes archives in a store, and their weights and folders in a work folder."""
+
+    def __init__(self, store: Path, work: Path, is_forced: bool) -> None:
+        self.store = store
+        self.work = work
+        self.is_forced = is_forced
+        for folder in (store, work):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.stamps = Stamps(work / "stamps.json")
+        self._made: set[Path] = set()
+
+    def weights(self, recipe: Recipe) -> Path:
+        """Return the weights of an archive, made now if they are not fresh."""
+        made = self.work / "weights" / recipe.weights
+        before = [self.weights(BY_NAME[recipe.starts_from])] if recipe.starts_from else []
+        sources = [ROOT / source for source in (recipe.script, *recipe.sources)]
+        versions = [metadata.version(package) for package in recipe.packages]
+        origin = origin_of(sources + before, *versions, sys.version)
+        if self._needs(made, origin):
+            start = ["--weights", str(before[0])] if before else []
+            self._run(recipe.name, [recipe.script, "--output", str(made.parent), *start])
+            self._note(made, origin)
+        return made
+
+    def archive(self, recipe: Recipe) -> bool:
+        """Make an archive if it is not fresh; return whether it was made."""
+        weights = self.weights(recipe)
+        made = self.store / f"{recipe.name}.mar"
+        files = {name: ROOT / source for name, source in recipe.files.items()} | {weights.name: weights}
+        origin = origin_of([*files.values(), ROOT / ARCHIVER_SOURCES], *files, recipe.command)
+        if not self._needs(made, origin):
+            return False
+        folder = self.work / recipe.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, source in files.items():
+            shutil.copyfile(source, folder / name)
+        command = [*shlex.split(recipe.command), "--export-path", str(self.store), "-f"]
+        self._pack(recipe.name, command)
+        self._note(made, origin)
+        return True

@@ -1,0 +1,1 @@
+"""Archives: reading, checking and writing .mar files and folders; standard library at module level."""

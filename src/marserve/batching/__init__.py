@@ -1,0 +1,1 @@
+"""Jobs that wait, and the rule for who leaves when; no clock, no I/O."""

@@ -1,0 +1,1 @@
+"""Settings: one row each, and the text format that they are read from."""

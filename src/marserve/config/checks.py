@@ -1,0 +1,84 @@
+"""What settings must be to each other: pairs that contradict, and values that cannot take effect."""
+
+from collections.abc import Callable, Iterator, Set
+from typing import Literal
+
+from marserve.config.settings import Settings
+
+#: A sentence, and how bad it is: no server can run with it, a setting has no effect, or it is worth knowing.
+Conflict = tuple[str, Literal["wrong", "ineffective", "risky"]]
+
+
+def find_conflicts(settings: Settings, given: Set[str]) -> list[Conflict]:
+    """Return what is wrong among the settings; ``given`` names those that somebody chose."""
+    return [conflict for check in _CHECKS for conflict in check(settings, given)]
+
+
+def _tls(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    certificate, key = settings.certificate_file, settings.private_key_file
+    secure = [str(address) for address, _ in settings.listeners() if address.is_tls]
+    if secure and not (certificate and key):
+        yield f"{secure[0]} needs certificate_file and private_key_file, both PEM; one is missing.", "wrong"
+    elif bool(certificate) != bool(key):
+        yield "certificate_file and private_key_file go together; one is missing.", "wrong"
+    elif certificate and not secure:
+        yield "certificate_file has no effect: no address begins with https://.", "ineffective"
+
+
+def _addresses(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    places: dict[tuple[str, int], str] = {}
+    for address, doors in settings.listeners():
+        if address.scheme == "unix" or address.port == 0:
+            continue
+        other = places.setdefault((address.host, address.port), doors[0])
+        if other != doors[0]:
+            yield (
+                f"{other}_address and {doors[0]}_address share {address.host}:{address.port}, once with TLS.",
+                "wrong",
+            )
+    if "metrics_address" in given and not settings.enable_metrics_api:
+        yield "metrics_address has no effect: enable_metrics_api is false.", "ineffective"
+
+
+def _exposure(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    for address, doors in settings.listeners():
+        if "management" in doors and not address.is_local:
+            yield (
+                f"management_address {address} can be reached from other machines, and nobody is asked for a token: "
+                "who reaches it can run code here. Keep it behind a firewall, or on 127.0.0.1.",
+                "risky",
+            )
+
+
+def _cors(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    if settings.cors_allowed_origin:
+        return
+    for key in ("cors_allowed_methods", "cors_allowed_headers"):
+        if getattr(settings, key):
+            yield f"{key} has no effect: cors_allowed_origin is not set.", "ineffective"
+
+
+def _timeouts(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    longest, response = settings.job_timeout, settings.default_response_timeout
+    if "default_response_timeout" in given and 0 < longest < response:
+        yield (
+            f"default_response_timeout ({response:g} s) never passes: job_timeout ends a request after "
+            f"{longest:g} s. Raise job_timeout too.",
+            "ineffective",
+        )
+
+
+def _models(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    local = [model.location for model in settings.load_models if "://" not in model.location]
+    if local and not settings.model_store:
+        yield f"load_models names {local[0]}, and there is no model_store to find it in.", "ineffective"
+
+
+_CHECKS: tuple[Callable[[Settings, Set[str]], Iterator[Conflict]], ...] = (
+    _tls,
+    _addresses,
+    _exposure,
+    _cors,
+    _timeouts,
+    _models,
+)

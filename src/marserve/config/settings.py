@@ -1,0 +1,337 @@
+"""Every setting of the server, one row each: the docs page, ``marserve settings`` and the checks come from here.
+
+A row is a field of ``Settings``: its name is the key in ``config.properties``, and ``row`` holds the rest. The
+keys of the two old servers keep their names. Values inside have no unit but float seconds and whole bytes.
+"""
+
+# ruff: noqa: RUF009 -- row() gives a dataclass field, which is what a field is for
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import cast
+
+from marserve.config.address import Address
+from marserve.config.kinds import (
+    FLAG,
+    MODELS,
+    NATIVE,
+    PATH,
+    PATTERN,
+    PATTERNS,
+    REQUIRED_PATH,
+    TEXT,
+    ModelChoice,
+    choice,
+    count,
+    listen,
+    size,
+    span,
+)
+from marserve.config.setting import Setting, row
+
+_TS = ("torchserve",)
+_BOTH = ("torchserve", "mms")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server is told, checked and complete. ``Settings()`` is the native defaults."""
+
+    dialect: str = "native"
+
+    inference_address: Address = row(
+        "Addresses",
+        listen(80, 443),
+        "http://127.0.0.1:8080",
+        "Where predictions are asked for: `http://host:port`, `https://host:port` or `unix:/path`. "
+        "Equal addresses share one port.",
+        known_to=_BOTH,
+    )
+    management_address: Address = row(
+        "Addresses",
+        listen(8081, 8444),
+        "http://127.0.0.1:8081",
+        "Where models are registered, scaled and described. Who reaches it can run code on this machine.",
+        known_to=_BOTH,
+    )
+    metrics_address: Address = row(
+        "Addresses",
+        listen(8082, 8445),
+        "http://127.0.0.1:8082",
+        "Where Prometheus reads the metrics.",
+        known_to=_TS,
+    )
+    enable_metrics_api: bool = row(
+        "Addresses",
+        FLAG,
+        "true",
+        "Whether there is a metrics address. MMS had none, so its port is not taken unless asked for.",
+        mms="false",
+        known_to=_TS,
+    )
+    certificate_file: Path | None = row(
+        "Addresses", PATH, "", "Certificate chain for https, PEM. Needs `private_key_file`.", known_to=_BOTH
+    )
+    private_key_file: Path | None = row(
+        "Addresses", PATH, "", "Key of the certificate, PEM, without a passphrase.", known_to=_BOTH
+    )
+
+    enable_model_api: bool = row(
+        "Access",
+        FLAG,
+        "true",
+        "Whether models may be registered and unregistered while the server runs; otherwise 405.",
+        torchserve="false",
+        known_to=_TS,
+    )
+    allowed_urls: tuple[str, ...] = row(
+        "Access",
+        PATTERNS,
+        "",
+        "Regular expressions with commas between; a URL to register from must match one in full, letter case "
+        "aside. Empty: archives come from the model store alone.",
+        torchserve="file://.*|http(s)?://.*",
+        mms="http(s)?://.*",
+        known_to=_TS,
+    )
+    cors_allowed_origin: str = row(
+        "Access", TEXT, "", "Origin whose pages may call the server, `*` for all. Empty: none.", known_to=_BOTH
+    )
+    cors_allowed_methods: str = row(
+        "Access", TEXT, "", "Methods that such pages may use, with commas between.", known_to=_BOTH
+    )
+    cors_allowed_headers: str = row(
+        "Access", TEXT, "", "Headers that such pages may send, with commas between.", known_to=_BOTH
+    )
+
+    model_store: Path | None = row(
+        "Models", PATH, "", "Folder of the archives. Without one, none can be loaded by name.", known_to=_BOTH
+    )
+    load_models: tuple[ModelChoice, ...] = row(
+        "Models",
+        MODELS,
+        "",
+        "What to load at start: `[name=]location` with commas between, or `all`. A location is a file or folder "
+        "of the store, or a URL.",
+        known_to=_BOTH,
+    )
+    cache_folder: Path = row(
+        "Models", REQUIRED_PATH, "~/.cache/marserve", "Folder for unpacked archives, kept between runs."
+    )
+
+    default_workers_per_model: int = row(
+        "Workers",
+        count(),
+        "1",
+        "Worker processes of a model that nobody gave a number. Native: 0 is none until it is scaled. "
+        "TorchServe and MMS: 0 is one per GPU, else per CPU, for models loaded at start, and none for models "
+        "registered later.",
+        torchserve="0",
+        mms="0",
+        known_to=_BOTH,
+    )
+    worker_threads: int = row(
+        "Workers", count(), "0", "Threads that each worker's libraries compute with; 0 shares the CPUs out."
+    )
+    blacklist_env_vars: str = row(
+        "Workers",
+        PATTERN,
+        "",
+        "Regular expression; environment variables whose name it matches in full are hidden from workers.",
+        known_to=_BOTH,
+    )
+    arena_size: int = row(
+        "Workers",
+        size(0),
+        "16MiB",
+        "Shared memory of each worker for large bodies; what does not fit travels through its socket, slower.",
+        unit="B",
+    )
+
+    batch_size: int = row("Batches", count(1), "1", "Most requests that travel to a worker together.")
+    max_batch_delay: float = row(
+        "Batches",
+        span(),
+        "0",
+        "How long an incomplete batch waits after its oldest request arrived; 0 sends what is there.",
+        unit="ms",
+        torchserve="100",
+        mms="100",
+    )
+    job_queue_size: int = row(
+        "Batches",
+        count(1),
+        "100",
+        "Most waiting requests of a model version; one more is answered with 503.",
+        known_to=_BOTH,
+    )
+
+    job_timeout: float = row(
+        "Timeouts",
+        span(),
+        "120",
+        "Longest time from a request's arrival to its answer; 0 sets no limit, as the old servers had none.",
+        unit="s",
+        torchserve="0",
+        mms="0",
+    )
+    default_response_timeout: float = row(
+        "Timeouts",
+        span(0.001),
+        "120",
+        "Longest time that a worker may spend on a batch before it is replaced. MMS reads minutes.",
+        unit="s",
+        mms_unit="min",
+        known_to=_BOTH,
+    )
+    default_response_timeout_seconds: float = row(
+        "Timeouts",
+        span(-1.0),
+        "-1",
+        "The same in seconds, and the stronger of the two; -1 is unset.",
+        unit="s",
+        known_to=("mms",),
+        dialects=("mms",),
+    )
+    default_startup_timeout: float = row(
+        "Timeouts",
+        span(0.001),
+        "120",
+        "Longest time that a worker may take to load its model.",
+        unit="s",
+        known_to=_TS,
+    )
+    unregister_model_timeout: float = row(
+        "Timeouts",
+        span(0.001),
+        "120",
+        "Longest time that unregistering waits for a model's workers to end.",
+        unit="s",
+        known_to=_BOTH,
+    )
+    drain_timeout: float = row(
+        "Timeouts",
+        span(),
+        "120",
+        "Longest time between the signal to stop and the end; what is unanswered then gets 503.",
+        unit="s",
+    )
+    header_timeout: float = row(
+        "Timeouts",
+        span(0.001),
+        "20",
+        "Longest time from the first byte of a request to the end of its headers.",
+        unit="s",
+    )
+    body_timeout: float = row(
+        "Timeouts", span(0.001), "60", "Longest silence in the middle of a request's body.", unit="s"
+    )
+    keep_alive_timeout: float = row(
+        "Timeouts", span(0.001), "75", "How long a connection may stay open between requests.", unit="s"
+    )
+    write_timeout: float = row(
+        "Timeouts",
+        span(0.001),
+        "60",
+        "How long a client may take nothing of its answer before it is cut off.",
+        unit="s",
+    )
+
+    max_request_size: int = row(
+        "Limits",
+        size(),
+        "64MiB",
+        "Largest body of a request; more is answered with 413.",
+        unit="B",
+        torchserve="6553500",
+        mms="6553500",
+        known_to=_BOTH,
+    )
+    max_response_size: int = row(
+        "Limits",
+        size(),
+        "64MiB",
+        "Largest answer of a worker.",
+        unit="B",
+        torchserve="6553500",
+        mms="6553500",
+        known_to=_BOTH,
+    )
+    max_header_size: int = row(
+        "Limits", size(1024), "32KiB", "Most bytes of a request's first line and headers together.", unit="B"
+    )
+
+    decode_input_request: bool = row(
+        "Input",
+        FLAG,
+        "true",
+        "Whether JSON bodies are parsed and text is decoded before the service sees them.",
+        known_to=_BOTH,
+    )
+
+    log_level: str = row(
+        "Logs", choice("debug", "info", "warning", "error"), "info", "What is worth a line in the log."
+    )
+    log_format: str = row("Logs", choice("text", "json"), "text", "Lines for people or for machines.")
+    log_location: Path | None = row(
+        "Logs",
+        PATH,
+        "",
+        "Folder that gets a `marserve.log`. Empty: standard error. The old servers' `LOG_LOCATION` is read too.",
+    )
+
+    def listeners(self) -> list[tuple[Address, tuple[str, ...]]]:
+        """Return each address to open with the doors behind it, of inference, management and metrics, in order.
+
+        Equal addresses are one listener with several doors, unless their port is 0.
+        """
+        wanted = [("inference", self.inference_address), ("management", self.management_address)]
+        if self.enable_metrics_api:
+            wanted.append(("metrics", self.metrics_address))
+        found: list[tuple[Address, tuple[str, ...]]] = []
+        for door, address in wanted:
+            shared = next((i for i, (other, _) in enumerate(found) if _same_place(other, address)), None)
+            if shared is None:
+                found.append((address, (door,)))
+            else:
+                found[shared] = (address, (*found[shared][1], door))
+        return found
+
+    def workers_at_start(self, device_count: int) -> int:
+        """Return how many workers a model loaded at start gets; ``device_count`` is of GPUs, else of CPUs."""
+        asked = self.default_workers_per_model
+        return asked if asked or self.dialect == "native" else device_count
+
+    def to_json(self) -> str:
+        """Return a JSON object of native texts that ``from_json`` turns back into equal settings."""
+        texts = {key: setting.kind.show(getattr(self, key)) for key, setting in SETTINGS.items()}
+        return json.dumps({"dialect": self.dialect, **texts})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        """Return the settings that ``to_json`` wrote."""
+        texts = json.loads(text)
+        dialect = texts.pop("dialect")
+        return settings_of(dialect, {key: SETTINGS[key].kind.read(shown, NATIVE) for key, shown in texts.items()})
+
+
+def _same_place(one: Address, other: Address) -> bool:
+    return one == other and not (one.scheme != "unix" and one.port == 0)
+
+
+#: The rows by key, in the order of the docs.
+SETTINGS: dict[str, Setting[object]] = {
+    found.name: replace(found.metadata["setting"], key=found.name)
+    for found in fields(Settings)
+    if "setting" in found.metadata
+}
+
+
+def settings_of(dialect: str, values: Mapping[str, object]) -> Settings:
+    """Return the settings of a dialect: the given values by key, and its defaults for the rest."""
+    defaults = {key: setting.default(dialect) for key, setting in SETTINGS.items() if key not in values}
+    # The rows tie each value to its field's type; a mapping cannot say so.
+    complete = cast("dict[str, str]", {**defaults, **values})
+    return Settings(dialect, **complete)  # type: ignore[arg-type]

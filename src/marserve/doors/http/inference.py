@@ -1,0 +1,199 @@
+"""The fast lane of predictions: from a whole request on a connection to a job, and from its answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from urllib.parse import parse_qsl, unquote
+
+from marserve.batching.job import Job, JobKind
+from marserve.doors.http.connection import Exchange
+from marserve.doors.http.dialects import Dialect
+from marserve.errors import BadRequest, ServeError
+from marserve.observer import Observer
+from marserve.planes.inference import InferencePlane
+
+#: Most raw URLs whose lane is remembered; a client that varies them endlessly only empties the table.
+MOST_LANES = 4096
+
+
+class Prediction:
+    """The reply of one prediction: renders what a worker answered as an HTTP answer; implements ``Reply``."""
+
+    __slots__ = ("_exchange", "_lane", "job")
+
+    def __init__(self, exchange: Exchange, lane: PredictionLane) -> None:
+        self._exchange = exchange
+        self._lane = lane
+        self.job: Job | None = None
+
+    def _headers(self, headers: Sequence[bytes]) -> bytes:
+        door = self._lane.door
+        number = self.job.id if self.job is not None else 0
+        lines = [door.standing, b"x-request-id: ", door.id_prefix, b"%012x\r\n" % number]
+        for index in range(0, len(headers), 2):
+            lines += (headers[index], b": ", headers[index + 1], b"\r\n")
+        return b"".join(lines)
+
+    def answer(self, status: int, phrase: bytes, headers: Sequence[bytes], body: bytes | memoryview) -> None:
+        """See ``Reply``."""
+        if status >= 400 and self._lane.door.dialect.closes_on_error:
+            self._exchange.close_after = True
+        self._exchange.respond(status, phrase, self._headers(headers), body)
+
+    def start(self, status: int, phrase: bytes, headers: Sequence[bytes]) -> None:
+        """See ``Reply``."""
+        self._exchange.begin(status, phrase, self._headers(headers))
+
+    def chunk(self, data: bytes) -> bool:
+        """See ``Reply``."""
+        return self._exchange.chunk(data)
+
+    def end(self) -> None:
+        """See ``Reply``."""
+        self._exchange.end()
+
+    def fail(self, error: ServeError) -> int:
+        """See ``Reply``; returns the status that the dialect has chosen."""
+        dialect = self._lane.door.dialect
+        refusal = dialect.refuse(error)
+        if self.job is not None:
+            self.job.status = refusal.status
+        if dialect.closes_on_error:
+            self._exchange.close_after = True
+        self._exchange.respond(refusal.status, refusal.phrase, self._headers(()) + refusal.headers, refusal.body)
+        return refusal.status
+
+
+class PredictionLane:
+    """All requests of one method and raw URL that ask for a prediction; implements ``Lane``."""
+
+    __slots__ = ("_kind", "_model", "_prefix", "_version", "door", "max_body")
+
+    def __init__(self, door: InferenceDoor, kind: JobKind, model: str, version: str | None, tail: str) -> None:
+        self.door = door
+        self.max_body = door.max_body
+        self._kind = kind
+        self._model = model
+        self._version = version
+        self._prefix = b"\n".join((b"", tail.encode("latin-1", "replace"), b""))
+
+    def admit(self, exchange: Exchange) -> bool:
+        """See ``Lane``."""
+        return True
+
+    def accept(self, exchange: Exchange) -> None:
+        """See ``Lane``."""
+        reply = Prediction(exchange, self)
+        content_type = exchange.header(b"content-type") or b""
+        pieces = exchange.pieces
+        body = pieces[0] if len(pieces) == 1 else pieces if exchange.size > 65536 else b"".join(pieces)
+        try:
+            exchange.owner = reply.job = self.door.plane.start(
+                self.model_of(exchange, content_type),
+                self._version,
+                self._kind,
+                b"\n".join((self._prefix, *exchange.headers)),
+                ((b"body", content_type, body),),
+                exchange.size,
+                reply,
+                exchange.arrived,
+            )
+        except ServeError as error:
+            self.door.refused(exchange, reply.fail(error))
+            return
+        job = reply.job
+        job.target = exchange.target
+        job.method = exchange.method
+        job.client = exchange.client
+
+    def model_of(self, exchange: Exchange, content_type: bytes) -> str:
+        """Return the name of the model that a request is for."""
+        return self._model
+
+    def gone(self, exchange: Exchange) -> None:
+        """See ``Lane``."""
+        job = exchange.owner
+        if isinstance(job, Job):
+            self.door.plane.give_up(job)
+
+
+class InvocationsLane(PredictionLane):
+    """``/invocations``: the model's name is in the query, in a form field, or there is only one."""
+
+    __slots__ = ("_query_model",)
+
+    def __init__(self, door: InferenceDoor, query: str) -> None:
+        super().__init__(door, JobKind.PREDICT, "", None, "")
+        self._query_model = dict(parse_qsl(query)).get("model_name", "")
+
+    def model_of(self, exchange: Exchange, content_type: bytes) -> str:
+        """See ``PredictionLane``.
+
+        Raises:
+            BadRequest: no name was given, and several models are served.
+        """
+        name = self._query_model or _form_field(exchange, content_type, b"model_name") or self.door.only_model()
+        if not name:
+            raise BadRequest(
+                "Parameter model_name is required.",
+                "Name the model in the query (?model_name=…) or in a form field model_name.",
+            )
+        return name
+
+
+def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
+    """Return a form's field, "" when the body is no form or has no such field: all that the server reads of a body."""
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == b"application/x-www-form-urlencoded":
+        return dict(parse_qsl(exchange.body().decode("latin-1"))).get(name.decode(), "")
+    if kind == b"multipart/form-data":
+        marker = b'name="' + name + b'"\r\n\r\n'
+        _, found, rest = exchange.body().partition(marker)
+        return rest.partition(b"\r\n")[0].decode("utf-8", "replace") if found else ""
+    return ""
+
+
+class InferenceDoor:
+    """Finds the lane of a request; holds what the lanes share."""
+
+    def __init__(self, plane: InferencePlane, dialect: Dialect, observer: Observer, max_body: int) -> None:
+        self.plane = plane
+        self.dialect = dialect
+        self.max_body = max_body
+        self.standing = dialect.standing_headers
+        self.id_prefix = plane.id_prefix.encode()
+        self._observer = observer
+        self._lanes: dict[bytes, PredictionLane | None] = {}
+
+    def lane(self, method: bytes, target: bytes) -> PredictionLane | None:
+        """Return the fast lane of a request, None when it is no prediction."""
+        if method == b"OPTIONS":
+            return None
+        try:
+            return self._lanes[target]
+        except KeyError:
+            if len(self._lanes) >= MOST_LANES:
+                self._lanes.clear()
+            lane = self._lanes[target] = self._find(target)
+            return lane
+
+    def _find(self, target: bytes) -> PredictionLane | None:
+        path, _, query = target.decode("latin-1").partition("?")
+        match [unquote(segment) for segment in path.strip("/").split("/")]:
+            case ["predictions" | "explanations" as what, model, *rest]:
+                kind = JobKind.PREDICT if what == "predictions" else JobKind.EXPLAIN
+                return PredictionLane(self, kind, model, rest[0] if rest else None, "/".join(rest[1:]))
+            case ["invocations"]:
+                return InvocationsLane(self, query)
+        return None
+
+    def only_model(self) -> str:
+        """Return the name of the only model, "" when there is none or several."""
+        return self.plane.only_model()
+
+    def refused(self, exchange: Exchange, status: int) -> None:
+        """Tell the observer about a request that never became a job."""
+        seconds = monotonic() - exchange.arrived
+        method, target = exchange.method.decode(), exchange.target.decode("latin-1")
+        self._observer.request_answered(str(exchange.client), method, target, status, seconds)

@@ -1,0 +1,1 @@
+"""What is counted, under which names, and how it is written out."""

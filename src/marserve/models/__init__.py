@@ -1,0 +1,1 @@
+"""What is served: names, versions, defaults, and what each version owns."""

@@ -1,0 +1,144 @@
+"""One model version: its archive, its configuration, its queue and its pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from marserve.archive.manifest import Manifest
+from marserve.archive.signature import Signature
+from marserve.batching.batcher import BatchPolicy
+from marserve.batching.queue import JobQueue
+from marserve.observer import Observer
+from marserve.supervisor.gate import Gate
+from marserve.supervisor.pool import Pool, PoolSettings
+from marserve.supervisor.process import Starter
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedArchive:
+    """An archive that lies unpacked and checked.
+
+    Attributes:
+        location: what was asked for, as it is shown to the operator.
+        folder: where it lies unpacked.
+        digest: SHA-256 of the archive file, "" for a folder that is used in place.
+        manifest, signature: as read; the signature is None when the archive has none.
+        config: the whole model-config.yaml, {} when there is none.
+    """
+
+    location: str
+    folder: str
+    digest: str
+    manifest: Manifest
+    signature: Signature | None
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionConfig:
+    """How one version is served: what the archive, the registration and the settings say, resolved.
+
+    Attributes:
+        min_workers, max_workers: the number of workers is ``min_workers``; the other is what was asked for.
+        batch_size, max_batch_delay: see ``batching.batcher.BatchPolicy``; seconds.
+        response_timeout, startup_timeout: seconds.
+        queue_size: most jobs that wait.
+        handler: entry point.
+        runtime: as the manifest names it; for the operator alone.
+        thread_count: threads that a service may use for one batch.
+        gpu_ids: devices that workers are given in turn; empty: CPU.
+    """
+
+    min_workers: int = 1
+    max_workers: int = 1
+    batch_size: int = 1
+    max_batch_delay: float = 0.0
+    response_timeout: float = 120.0
+    startup_timeout: float = 120.0
+    queue_size: int = 100
+    handler: str = ""
+    runtime: str = "python"
+    thread_count: int = 1
+    gpu_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every version needs from the server that it lives in.
+
+    Attributes:
+        starter, gate, observer: see their rooms.
+        pool: settings that all pools share.
+        load: what every worker is told when it loads, whatever the model.
+        job_deadline: longest time from a request's arrival to the start of its answer, seconds.
+    """
+
+    starter: Starter
+    gate: Gate
+    observer: Observer
+    pool: PoolSettings
+    load: Mapping[str, object]
+    job_deadline: float = 120.0
+
+
+class ModelVersion:
+    """A version that is served, or on its way there or gone."""
+
+    def __init__(
+        self, name: str, version: str, archive: OpenedArchive, config: VersionConfig, house: House, numbers: count[int]
+    ) -> None:
+        # Lifetime of the version
+        self.name = name
+        self.version = version
+        self.archive = archive
+        self.config = config
+        self.loaded_at_startup = False
+        self.job_deadline = house.job_deadline
+        self._house = house
+        policy = BatchPolicy(config.batch_size, config.max_batch_delay)
+        self.queue = JobQueue(config.queue_size, policy)
+        settings = replace(
+            house.pool, response_timeout=config.response_timeout, startup_timeout=config.startup_timeout
+        )
+        self.pool = Pool(
+            f"{name}:{version}",
+            self,
+            self.queue,
+            self._load,
+            settings,
+            house.starter,
+            house.gate,
+            house.observer,
+            numbers,
+        )
+        self._device_turn = 0
+
+    def __repr__(self) -> str:
+        return f"<ModelVersion {self.name}:{self.version} {self.pool.state} {self.queue!r}>"
+
+    def _load(self, number: int) -> dict[str, object]:
+        """Return what one worker is told to load."""
+        config = self.config
+        gpu_id = None
+        if config.gpu_ids:
+            gpu_id = config.gpu_ids[self._device_turn % len(config.gpu_ids)]
+            self._device_turn += 1
+        return {
+            **self._house.load,
+            "model_name": self.name,
+            "model_version": self.version,
+            "folder": self.archive.folder,
+            "handler": config.handler,
+            "batch_size": config.batch_size,
+            "gpu_id": gpu_id,
+            "thread_count": config.thread_count,
+            "config": dict(self.archive.config),
+            "worker": number,
+        }
+
+    def scale(self, min_workers: int, max_workers: int) -> None:
+        """Set the number of workers; returns at once, ``pool.wait_ready`` waits."""
+        self.config = replace(self.config, min_workers=min_workers, max_workers=max_workers)
+        self.pool.scale(min_workers)

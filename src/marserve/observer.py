@@ -1,0 +1,47 @@
+"""What can happen to a job, a worker and a model version, and who wants to know: one method each.
+
+The path tells an observer and does nothing else: whatever counts, formats or writes does so later, in batches
+(``metrics/collector.py``). A method is called in the server's loop and must return within microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Told of every transition. The arguments are the live objects: read, keep no longer than needed."""
+
+    def job_ended(self, job: object) -> None:
+        """A job has its one answer: ``job.status``, ``job.error``, its stamps and spans are final."""
+
+    def metrics_reported(self, version: object, metrics: bytes) -> None:
+        """A service has added metrics of its own: JSON lines, as ``service/metrics.py`` drains them."""
+
+    def worker_changed(self, worker: object) -> None:
+        """A worker is in another state: ``worker.state``; when it is ``died``, ``worker.autopsy`` says why."""
+
+    def version_changed(self, version: object) -> None:
+        """A model version is in another state, or has another number of workers."""
+
+    def request_answered(self, client: str, method: str, target: str, status: int, seconds: float) -> None:
+        """A request that is no prediction has its answer."""
+
+
+class NullObserver:
+    """Wants to know nothing."""
+
+    def job_ended(self, job: object) -> None:
+        """See ``Observer``."""
+
+    def metrics_reported(self, version: object, metrics: bytes) -> None:
+        """See ``Observer``."""
+
+    def worker_changed(self, worker: object) -> None:
+        """See ``Observer``."""
+
+    def version_changed(self, version: object) -> None:
+        """See ``Observer``."""
+
+    def request_answered(self, client: str, method: str, target: str, status: int, seconds: float) -> None:
+        """See ``Observer``."""

@@ -1,0 +1,1 @@
+"""What a door may ask: predictions, and the management of models."""

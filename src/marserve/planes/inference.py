@@ -1,0 +1,105 @@
+"""What a door may ask about predictions: start a job, give it up, and how healthy what is served is."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from marserve.batching.job import Job, JobKind, Part, Reply
+from marserve.errors import Cancelled, ShuttingDown
+from marserve.models.registry import Registry
+from marserve.supervisor.lifecycle import VersionState
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How healthy the server is.
+
+    Attributes:
+        is_ready: start-up loading is done, and each default version has a worker that can answer.
+        reasons: what is missing, one sentence each; also what is only degraded.
+        short: default versions with fewer workers than they should have.
+        ready_count, wanted_count: workers of all versions.
+    """
+
+    is_ready: bool
+    reasons: tuple[str, ...]
+    short: int
+    ready_count: int
+    wanted_count: int
+
+
+class InferencePlane:
+    """Starts jobs on the versions that are registered."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._ids = count(1)
+        # A request's id is this prefix and its number: shaped like a random UUID, unique, and free to make.
+        self.id_prefix = str(uuid.uuid4())[:24]
+        self.is_draining = False
+        #: None once every model of the start-up has been loaded or has failed to.
+        self.startup: str | None = "The models of the start-up are being loaded."
+        #: Models of the start-up that could not be registered: name or location -> why.
+        self.startup_failures: dict[str, str] = {}
+
+    def start(
+        self,
+        name: str,
+        version: str | None,
+        kind: JobKind,
+        meta: bytes,
+        parts: Sequence[Part],
+        size: int,
+        reply: Reply,
+        arrived: float,
+    ) -> Job:
+        """Accept a request; its answer reaches ``reply`` exactly once, unless this raises.
+
+        Raises:
+            ModelNotFound, VersionNotFound, QueueFull, NoWorker, ShuttingDown: it is not accepted.
+        """
+        if self.is_draining:
+            raise ShuttingDown("The server is stopping.")
+        found = self._registry.find(name, version)
+        job = Job(next(self._ids), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
+        found.pool.submit(job)
+        return job
+
+    @staticmethod
+    def give_up(job: Job) -> None:
+        """End a job whose client has gone away."""
+        version = job.model_version
+        version.pool.cancel(job, Cancelled("The client went away before its answer was there."))  # type: ignore[attr-defined]
+
+    def only_model(self) -> str:
+        """Return the name of the only model that was loaded at start-up, "" when there is none or several."""
+        names = [model.name for model in self._registry.models.values() if model.default.loaded_at_startup]
+        return names[0] if len(names) == 1 else ""
+
+    def health(self) -> Health:
+        """Return how healthy the server is."""
+        reasons = [self.startup] if self.startup else []
+        reasons += [f"{name} could not be loaded: {why}" for name, why in self.startup_failures.items()]
+        is_ready = self.startup is None and not self.is_draining
+        if self.is_draining:
+            reasons.append("The server is stopping.")
+        short = ready = wanted = 0
+        for version in self._registry:
+            pool = version.pool
+            ready += pool.ready_count
+            wanted += pool.target
+            is_default = self._registry.models[version.name].default is version
+            if pool.state in (VersionState.READY, VersionState.REGISTERED):
+                continue
+            why = pool.failure.message if pool.failure is not None else pool.last_autopsy
+            reasons.append(
+                f"{pool.name} is {pool.state}: {pool.ready_count} of {pool.target} workers can answer."
+                + (f" {why}" if why else "")
+            )
+            if is_default:
+                short += 1
+                is_ready = is_ready and pool.ready_count > 0
+        return Health(is_ready, tuple(reasons), short, ready, wanted)

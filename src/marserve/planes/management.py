@@ -1,0 +1,257 @@
+"""What a door may ask about models: register, scale, describe, set the default, unregister."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import count
+
+from marserve.errors import BadRequest, JobTimeout, LoadError, MethodNotAllowed, ServeError, about
+from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
+from marserve.models.registry import Registry
+
+log = logging.getLogger("marserve.management")
+
+#: Opens what an operator named: fetches, checks, unpacks. Raises ServeError.
+Opener = Callable[[str], Awaitable[OpenedArchive]]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What somebody who registers a model asks for; None: what the archive or the settings say.
+
+    Attributes:
+        location: a name in the model store, or a URL.
+        max_batch_delay, response_timeout, startup_timeout: seconds.
+    """
+
+    location: str
+    model_name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    batch_size: int | None = None
+    max_batch_delay: float | None = None
+    initial_workers: int | None = None
+    response_timeout: float | None = None
+    startup_timeout: float | None = None
+
+
+class ManagementPlane:
+    """Changes what is served."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        house: House,
+        opener: Opener,
+        defaults: VersionConfig,
+        *,
+        is_open: bool,
+        unregister_timeout: float,
+    ) -> None:
+        self.registry = registry
+        self._house = house
+        self._opener = opener
+        self._defaults = defaults
+        self._is_open = is_open
+        self._unregister_timeout = unregister_timeout
+        self._numbers = count(9000)
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def register(self, wanted: Registration, *, wait: bool, at_startup: bool = False) -> ModelVersion:
+        """Open an archive, add it as a version, and start its workers.
+
+        Args:
+            wait: return only when the workers can answer, and leave nothing behind when they cannot.
+
+        Raises:
+            MethodNotAllowed: registering is switched off.
+            ModelNotFound, BadRequest, ArchiveError, Conflict: it is not registered.
+            LoadError, OutOfMemory: its workers cannot start; it is not registered any more.
+        """
+        if not self._is_open and not at_startup:
+            raise MethodNotAllowed("Registering models is switched off.", "Set enable_model_api=true to allow it.")
+        archive = await self._opener(wanted.location)
+        name = wanted.model_name or archive.manifest.model_name
+        if not name:
+            raise BadRequest(f"{wanted.location} does not name its model.", "Give a model_name.")
+        if not (wanted.handler or archive.manifest.handler):
+            raise about(LoadError(f"{wanted.location} names no handler.", "Give a handler."), name)
+        version = self._add(name, wanted, archive, at_startup)
+        config = version.config
+        if config.min_workers > 0:
+            version.scale(config.min_workers, config.max_workers)
+            if wait:
+                await self._wait_or_undo(version)
+            else:
+                self._in_background(self._wait_or_undo(version, keep=True))
+        self._house.observer.version_changed(version)
+        return version
+
+    def _add(self, name: str, wanted: Registration, archive: OpenedArchive, at_startup: bool) -> ModelVersion:
+        found = archive.manifest.version or "1.0"
+        self.registry.check_free(name, found)
+        config = resolve(self._defaults, archive, wanted, at_startup)
+        version = ModelVersion(name, found, archive, config, self._house, self._numbers)
+        version.loaded_at_startup = at_startup
+        self.registry.add(version)
+        return version
+
+    async def _wait_or_undo(self, version: ModelVersion, keep: bool = False) -> None:
+        """Wait for a new version's workers; take it out again when they cannot start, unless ``keep``."""
+        try:
+            await version.pool.wait_ready(version.config.min_workers)
+        except ServeError as error:
+            log.error("%s:%s cannot be served: %s", version.name, version.version, error)
+            if keep:
+                return
+            model = self.registry.models.get(version.name)
+            if model is not None and model.versions.get(version.version) is version:
+                self._take_out(version)
+            await version.pool.close()
+            raise about(error, version.name, version.version) from None
+
+    def _take_out(self, version: ModelVersion) -> None:
+        """Remove a version that never served, the default of its siblings or not."""
+        model = self.registry.models[version.name]
+        del model.versions[version.version]
+        if not model.versions:
+            del self.registry.models[version.name]
+        elif model.default is version:
+            model.default = next(iter(model.versions.values()))
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def scale(
+        self, name: str, version: str | None, min_workers: int, max_workers: int, *, wait: bool
+    ) -> ModelVersion:
+        """Set the number of workers of a version.
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is no such version.
+            BadRequest: the numbers make no sense.
+            LoadError, OutOfMemory: (when ``wait``) the new workers cannot start; those that run go on.
+        """
+        found = self.registry.find(name, version)
+        if min_workers < 0:
+            raise BadRequest(f"min_worker is {min_workers}; it must be 0 or more.")
+        if max_workers < min_workers:
+            raise BadRequest("max_worker cannot be less than min_worker.")
+        found.scale(min_workers, max_workers)
+        if wait:
+            try:
+                await found.pool.wait_ready(min_workers)
+                await found.pool.wait_until(lambda: len(found.pool.workers) <= found.pool.target)
+            except ServeError as error:
+                raise about(error, name, found.version) from None
+        return found
+
+    def set_default(self, name: str, version: str) -> None:
+        """Make a version the one that requests without a version get.
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is no such version.
+        """
+        self.registry.set_default(name, version)
+        self._house.observer.version_changed(self.registry.find(name, version))
+
+    async def unregister(self, name: str, version: str | None) -> ModelVersion:
+        """Take a version out: nothing new reaches it, what it has accepted is answered, its workers end.
+
+        Raises:
+            MethodNotAllowed: it is switched off.
+            ModelNotFound, VersionNotFound: there is no such version.
+            Forbidden: it is the default and others exist.
+            JobTimeout: its workers did not end in time; they are ended by force.
+        """
+        if not self._is_open:
+            raise MethodNotAllowed("Unregistering models is switched off.", "Set enable_model_api=true to allow it.")
+        found = self.registry.remove(name, version)
+        try:
+            async with asyncio.timeout(self._unregister_timeout):
+                await found.pool.drain(self._unregister_timeout)
+        except TimeoutError:
+            error = JobTimeout(f"Timed out while cleaning resources: {name}", "Its workers have been ended by force.")
+            found.pool.kill_all(error)
+            raise about(error, name, found.version) from None
+        return found
+
+    def list_models(self, limit: int, offset: int) -> tuple[list[ModelVersion], int | None]:
+        """Return a page of default versions, sorted by name, and the offset of the next page.
+
+        There is a next offset also when the page ends exactly at the last model, as clients of both old servers
+        have it.
+        """
+        names = sorted(self.registry.models)
+        page = [self.registry.models[name].default for name in names[offset : offset + limit]]
+        end = offset + limit
+        return page, (end if end <= len(names) else None)
+
+    def describe(self, name: str, version: str | None) -> list[ModelVersion]:
+        """Return one version: the default for None; or all of them for "all".
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is no such version.
+        """
+        if version == "all":
+            return list(self.registry.model(name).versions.values())
+        return [self.registry.find(name, version)]
+
+    async def close(self) -> None:
+        """End what is still waiting in the background."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def resolve(
+    defaults: VersionConfig, archive: OpenedArchive, wanted: Registration, at_startup: bool
+) -> VersionConfig:
+    """Return how a version is served: the registration wins, then the archive's model-config, then the settings."""
+    config = archive.config
+    workers = wanted.initial_workers
+    if workers is None:
+        workers = _whole(config, "minWorkers", defaults.min_workers)
+    most = max(workers, _whole(config, "maxWorkers", workers))
+    delay = wanted.max_batch_delay
+    if delay is None:
+        delay = _number(config, "maxBatchDelay", defaults.max_batch_delay * 1000.0) / 1000.0
+    gpu_ids = defaults.gpu_ids
+    if config.get("deviceType") == "cpu":
+        gpu_ids = ()
+    elif isinstance(config.get("deviceIds"), list):
+        asked = tuple(one for one in config["deviceIds"] if isinstance(one, int))  # type: ignore[attr-defined]
+        gpu_ids = asked if set(asked) <= set(defaults.gpu_ids) else gpu_ids
+    return replace(
+        defaults,
+        min_workers=workers,
+        max_workers=most,
+        batch_size=wanted.batch_size or _whole(config, "batchSize", defaults.batch_size),
+        max_batch_delay=delay,
+        response_timeout=wanted.response_timeout or _number(config, "responseTimeout", defaults.response_timeout),
+        startup_timeout=wanted.startup_timeout or _number(config, "startupTimeout", defaults.startup_timeout),
+        queue_size=_whole(config, "jobQueueSize", 0) or defaults.queue_size,
+        handler=wanted.handler or archive.manifest.handler,
+        runtime=wanted.runtime or archive.manifest.runtime,
+        gpu_ids=gpu_ids,
+    )
+
+
+def _whole(config: object, key: str, default: int) -> int:
+    return int(_number(config, key, default, whole=True))
+
+
+def _number(config: object, key: str, default: float, whole: bool = False) -> float:
+    """Return a number of a model-config; what is no number is told about, and the default counts."""
+    value = config.get(key) if isinstance(config, dict) else None
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value < 0:
+        log.warning("model-config.yaml: %s is %r, which is no %s; %g counts.", key, value, "count" if whole else "number", default)
+        return default
+    return float(value)

@@ -1,0 +1,91 @@
+"""``OnnxService``: an ONNX file, run by onnxruntime."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, List, NamedTuple, Sequence, Tuple
+
+from marserve.errors import LoadError
+from marserve.service.arrays import ArrayService, weights_file
+from marserve.service.context import Context
+from marserve.service.inputs import Inputs
+
+_log = logging.getLogger(__name__)
+
+#: onnxruntime's names of element types, without the enclosing ``tensor()``.
+_DATA_TYPES = {"float": "float32", "double": "float64"}
+
+
+class ModelInput(NamedTuple):
+    """An input as the ONNX file itself describes it."""
+
+    name: str
+    shape: Tuple[int, ...]
+    data_type: str
+    content_type: str = ""
+
+
+class OnnxService(ArrayService):
+    """Serves the archive's ``.onnx`` file. Without a signature.json the file's own inputs are the signature.
+
+    Attributes:
+        session: the onnxruntime session.
+        input_names, output_names: the model's own, in its order.
+        device: where the model runs: ``cpu`` or ``cuda:0`` and so on.
+    """
+
+    def load(self, context: Context) -> None:
+        """Open the session with the context's threads, on its GPU if onnxruntime can use one.
+
+        Raises:
+            LoadError: onnxruntime is not installed, or it refuses the file.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise LoadError(
+                f"The archive holds an ONNX model, but onnxruntime cannot be imported: {error}.",
+                "Install it in the worker's environment: pip install 'marserve[onnx]'.",
+            ) from error
+        path = weights_file(context, (".onnx",))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = context.thread_count
+        options.inter_op_num_threads = 1
+        self.device, providers = _providers(context, onnxruntime.get_available_providers())
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # onnxruntime has a class of its own for each cause
+            raise LoadError(f"onnxruntime cannot load {path}: {error}") from error
+        model_inputs = self.session.get_inputs()
+        self.input_names = [each.name for each in model_inputs]
+        self.model_output_names = [each.name for each in self.session.get_outputs()]
+        self.takes_one = any(list(each.shape[:1]) == [1] for each in model_inputs)
+        if self.inputs is None:
+            self.inputs = Inputs([_described(each) for each in model_inputs])
+
+    def run(self, arrays: Sequence[Any]) -> Any:
+        """Return the model's output, a dict by name when it has several."""
+        outputs = self.session.run(self.model_output_names, dict(zip(self.input_names, arrays)))
+        return outputs[0] if len(outputs) == 1 else dict(zip(self.model_output_names, outputs))
+
+
+def _described(model_input: Any) -> ModelInput:
+    element = model_input.type[len("tensor(") : -1]
+    shape = tuple(size if isinstance(size, int) else 0 for size in model_input.shape)
+    return ModelInput(model_input.name, shape, _DATA_TYPES.get(element, element))
+
+
+def _providers(context: Context, available: List[str]) -> Tuple[str, List[Any]]:
+    """Return the device and the providers for it; a GPU that onnxruntime cannot use is told about, not fatal."""
+    gpu = context.system_properties["gpu_id"]
+    if gpu is None:
+        return "cpu", ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        _log.warning(
+            "Model %s is given GPU %s, but this onnxruntime has no CUDA provider; it runs on the CPU. "
+            "Install onnxruntime-gpu to use the GPU.",
+            context.model_name,
+            gpu,
+        )
+        return "cpu", ["CPUExecutionProvider"]
+    return f"cuda:{gpu}", [("CUDAExecutionProvider", {"device_id": gpu}), "CPUExecutionProvider"]

@@ -1,0 +1,1 @@
+"""Starts, watches, restarts and scales the workers of a model version."""

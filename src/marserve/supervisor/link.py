@@ -1,0 +1,374 @@
+"""Our end of one worker: sends batches, hands back answers, and knows what the worker has in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from marserve.batching.job import Job, JobState
+from marserve.errors import PredictionException, RemoteProtocolError, ServeError, by_kind
+from marserve.wire import frames, page
+from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
+from marserve.wire.protocol import SERVER, next_state
+from marserve.wire.streams import CHUNK, send_with_descriptors
+
+#: Work that is kept ahead of a worker, seconds: covers the server's longest tick, hides the wire.
+AHEAD = 0.001
+#: Most batches in a worker's hands at once.
+MOST_BATCHES = 16
+#: Weight of the past in the recent maximum of the service time, per batch: halves in about 70 batches.
+DECAY = 0.99
+
+_ERRORS = by_kind()
+
+
+class Batch:
+    """Jobs that travel together to one worker."""
+
+    __slots__ = ("in_arena", "jobs", "number", "sent")
+
+    def __init__(self, number: int, jobs: list[Job], sent: float) -> None:
+        self.number = number
+        self.jobs = jobs
+        self.sent = sent
+        self.in_arena = False
+
+
+class LinkOwner(Protocol):
+    """Who is told what comes over a link: the worker in its pool."""
+
+    def link_loaded(self, outcome: dict[str, object]) -> None:
+        """The service has loaded, or has failed to."""
+
+    def link_answered(self) -> None:
+        """Some batches have been answered: there is room."""
+
+    def link_lost(self, error: ServeError) -> None:
+        """The worker closed the link, or broke the rules of the wire."""
+
+    def link_metrics(self, metrics: bytes) -> None:
+        """The service has added metrics."""
+
+    def job_ended(self, job: Job) -> None:
+        """A job has its answer."""
+
+
+class Link:
+    """One worker as seen from here. A remote worker would have no page and no arena, and depth 1."""
+
+    def __init__(self, sock: socket.socket, number: int, owner: LinkOwner, arena_bytes: int) -> None:
+        # Lifetime of the link
+        self.number = number
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._fileno = sock.fileno()
+        self._owner = owner
+        self._reader = frames.FrameReader()
+        self._state = next_state(SERVER, "open", frames.HELLO)
+        self.is_closed = False
+        self._memory, self.words = self._share(arena_bytes)
+        # What the worker has in its hands
+        self.in_flight: dict[int, Batch] = {}
+        self._last_number = 0
+        self.slowest = 0.0
+        self.depth = 1
+        self.batch_count = 0
+        # What could not be written yet
+        self._staged: list[frames.Bytes] = []
+        self._unsent: list[memoryview] = []
+        self._loop.add_reader(self._fileno, self._readable)
+
+    def _share(self, arena_bytes: int) -> tuple[tuple[object, list[Half]], memoryview]:
+        """Make the page and the arena and send them with the welcome; the worker maps the same memory."""
+        page_fd = page.create_shared("marserve-page", page.PAGE_SIZE)
+        arena_fd = page.create_shared("marserve-arena", arena_bytes)
+        try:
+            mapping, words = page.map_page(page_fd)
+            halves = map_arena(arena_fd, arena_bytes)
+            welcome = {"version": frames.WIRE_VERSION, "link": self.number, "arena_bytes": arena_bytes}
+            frame = frames.encode_message(frames.WELCOME, welcome)
+            send_with_descriptors(self._sock, frame, [page_fd, arena_fd])
+        finally:
+            os.close(page_fd)
+            os.close(arena_fd)
+        self._ours, self._theirs = halves
+        return (mapping, halves), words
+
+    # Sending
+
+    def load(self, what: dict[str, object]) -> None:
+        """Tell the worker what to load."""
+        self._write([frames.encode_message(frames.LOAD, what)])
+
+    def stop(self) -> None:
+        """Tell the worker to end once it has done what it has."""
+        if not self.is_closed:
+            self._write([frames.encode_message(frames.STOP, {})])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker can be given a batch more."""
+        return len(self.in_flight) < self.depth
+
+    def stage(self, jobs: list[Job], now: float) -> None:
+        """Prepare a batch for the next ``flush``; several go out in one write."""
+        self._last_number = number = self._last_number + 1
+        batch = Batch(number, jobs, now)
+        self.in_flight[number] = batch
+        pieces = self._staged
+        at = len(pieces)
+        pieces.append(b"")
+        size = 0
+        sent = JobState.SENT
+        for job in jobs:
+            job.state = sent
+            job.sent = now
+            job.attempts += 1
+            parts = job.parts if job.size < ARENA_THRESHOLD else self._place(batch, job)
+            size += frames.encode_job(pieces, job.id, job.kind, job.meta, parts)
+        pieces[at] = frames.batch_head(size, len(jobs), number)
+
+    def _place(self, batch: Batch, job: Job) -> list[tuple[bytes, bytes, frames.Body | frames.Placed]]:
+        """Put the large parts of a job into the arena; those for which it has no room travel in the frame."""
+        parts: list[tuple[bytes, bytes, frames.Body | frames.Placed]] = []
+        for name, content_type, body in job.parts:
+            pieces = body if isinstance(body, list) else [bytes(body)]
+            length = sum(map(len, pieces))
+            offset = None
+            if length >= ARENA_THRESHOLD:
+                offset = self._ours.write(batch.number, pieces, length)
+            if offset is None:
+                parts.append((name, content_type, pieces))
+            else:
+                batch.in_arena = True
+                parts.append((name, content_type, frames.Placed(offset, length)))
+        return parts
+
+    def flush(self) -> None:
+        """Write all that is staged."""
+        if self._staged:
+            pieces = self._staged
+            self._staged = []
+            self._write(pieces)
+
+    def _write(self, pieces: Sequence[frames.Bytes]) -> None:
+        data = b"".join(pieces)
+        if self._unsent:
+            self._unsent.append(memoryview(data))
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reader side hears of the end and tells the owner
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            self._loop.add_writer(self._fileno, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            while self._unsent:
+                sent = self._sock.send(self._unsent[0])
+                if sent < len(self._unsent[0]):
+                    self._unsent[0] = self._unsent[0][sent:]
+                    return
+                self._unsent.pop(0)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()
+        self._loop.remove_writer(self._fileno)
+
+    # Receiving
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        try:
+            if not data:
+                raise RemoteProtocolError("The worker closed its link.")
+            answered = False
+            for kind, flags, count, number, body in self._reader.feed(data):
+                if kind == frames.ANSWER and self._state == "ready":
+                    self._on_result(number, flags, count, body)
+                    answered = True
+                else:
+                    self._on_control(kind, body)
+        except ServeError as error:
+            self.close()
+            self._owner.link_lost(error)
+        else:
+            if answered:
+                self._owner.link_answered()
+
+    def _on_control(self, kind: int, body: bytes) -> None:
+        self._state = next_state(SERVER, self._state, kind)
+        if kind == frames.LOADED:
+            self._owner.link_loaded(frames.decode_message(body))
+
+    def _on_result(self, number: int, flags: int, count: int, body: bytes) -> None:
+        spans, metrics, answers = frames.decode_result(body, count)
+        if metrics:
+            self._owner.link_metrics(metrics)
+        batch = self.in_flight.get(number)
+        if batch is None:
+            return  # taken back, and run all the same: others have these jobs now
+        jobs = _in_order(batch.jobs, answers)
+        del self.in_flight[number]
+        now = time.monotonic()
+        if batch.in_arena:
+            self._ours.ring.give_back(number)
+        spent = self._learn(spans)
+        started = now - spent
+        if started < batch.sent:
+            started = batch.sent
+        size = len(jobs)
+        try:
+            for job, answer in zip(jobs, answers, strict=True):
+                if job.state is not JobState.ANSWERED:  # else its client went away meanwhile
+                    job.spans = spans
+                    job.started = started
+                    job.batch_size = size
+                    job.done = now
+                    self._finish(job, answer, number)
+        except RemoteProtocolError:
+            self.in_flight[number] = batch
+            raise
+
+    def _finish(self, job: Job, answer: frames.AnswerIn, number: int) -> None:
+        """Hand one answer to the job that it is for."""
+        if answer.flags & frames.ERROR:
+            job.state = JobState.ANSWERED
+            job.error = error = _error(answer)
+            job.reply.fail(error)
+        else:
+            part = answer.parts[0]
+            content = part.body
+            if type(content) is not bytes:
+                content = self._copy_out(number, content)
+            headers = frames.split_headers(answer.meta)
+            if part.content_type:
+                headers += (b"content-type", part.content_type)
+            job.state = JobState.ANSWERED
+            job.status = answer.status
+            job.reply.answer(answer.status, answer.phrase, headers, content)
+        self._owner.job_ended(job)
+
+    def _copy_out(self, number: int, placed: frames.Placed | bytes) -> bytes:
+        assert isinstance(placed, frames.Placed)
+        try:
+            body = bytes(self._theirs.view(placed.offset, placed.length))
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from error
+        self.words[page.CONSUMED] = number
+        return body
+
+    def _learn(self, spans: Sequence[float]) -> float:
+        """Set the depth from the recent maximum of the service time: one slow batch ends the work ahead.
+
+        Returns the service time of this batch, seconds.
+        """
+        self.batch_count += 1
+        spent = sum(spans[1:])
+        slowest = self.slowest * DECAY
+        self.slowest = slowest = spent if spent > slowest else slowest
+        if slowest * MOST_BATCHES <= AHEAD:
+            self.depth = MOST_BATCHES
+        else:
+            self.depth = max(1, int(AHEAD / slowest))
+        return spent
+
+    # What the page tells
+
+    def running_for(self, now_ns: int) -> float:
+        """Return how long the running batch has been running, seconds; 0.0 when none runs."""
+        words = self.words
+        if words[page.STARTED] <= words[page.FINISHED]:
+            return 0.0
+        return max(0.0, (now_ns - words[page.SINCE]) / 1e9)
+
+    @property
+    def running_step(self) -> str:
+        """The step that runs, or ran last."""
+        return frames.SPANS[min(self.words[page.STEP], len(frames.SPANS) - 1)]
+
+    def take_back(self) -> list[Job]:
+        """Take what the worker has not started away from it, and return it in order.
+
+        The worker may start one of these batches in the very moment of this call. Then it runs twice and the
+        first answer to come back counts: nothing is lost, nothing is answered twice.
+        """
+        words = self.words
+        words[page.TAKEN_BACK] = self._last_number
+        return self._remove_after(words[page.STARTED])
+
+    def _remove_after(self, started: int) -> list[Job]:
+        jobs: list[Job] = []
+        for number in [number for number in self.in_flight if number > started]:
+            batch = self.in_flight.pop(number)
+            if batch.in_arena:
+                self._ours.ring.give_back(number)
+            jobs.extend(batch.jobs)
+        return jobs
+
+    def lose(self) -> tuple[list[Job], list[Job]]:
+        """Return (suspects, innocents) of a worker that is gone; nothing is in flight afterwards.
+
+        Suspects were started and not finished. What was finished but not answered, and what was not started,
+        has nothing to do with the end and is run again by another worker.
+        """
+        started, finished = self.words[page.STARTED], self.words[page.FINISHED]
+        suspects: list[Job] = []
+        innocents: list[Job] = []
+        for number, batch in self.in_flight.items():
+            (suspects if finished < number <= started else innocents).extend(batch.jobs)
+        self.in_flight.clear()
+        return suspects, innocents
+
+    def close(self) -> None:
+        """Close the socket; the page stays readable for the autopsy."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.depth = 0  # no room: nothing is given to a worker that cannot be reached
+        self._loop.remove_reader(self._fileno)
+        if self._unsent:
+            self._loop.remove_writer(self._fileno)
+            self._unsent.clear()
+        self._sock.close()
+
+
+def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
+    """Return a batch's jobs in the order of its answers; ids tell which is whose.
+
+    Raises:
+        RemoteProtocolError: the answers are not those of these jobs.
+    """
+    if len(jobs) == len(answers) and all(job.id == answer.id for job, answer in zip(jobs, answers, strict=True)):
+        return jobs
+    by_id = {job.id: job for job in jobs}
+    if len(answers) != len(by_id) or {answer.id for answer in answers} != by_id.keys():
+        raise RemoteProtocolError(f"A batch of {len(jobs)} jobs came back with {len(answers)} answers of other ids.")
+    return [by_id[answer.id] for answer in answers]
+
+
+def _error(answer: frames.AnswerIn) -> ServeError:
+    """Return the error that an answer carries, as the class that its kind names."""
+    texts = {part.name: bytes(part.body).decode("utf-8", "replace") for part in answer.parts if type(part.body) is bytes}
+    message = texts.get(b"message", "")
+    kind = answer.phrase.decode()
+    if kind == PredictionException.kind:
+        return PredictionException(message, answer.status or 500)
+    error = _ERRORS.get(kind, ServeError)(message, texts.get(b"hint"))
+    if hasattr(error, "traceback"):
+        error.traceback = texts.get(b"traceback", "")
+    return error

@@ -1,0 +1,120 @@
+"""The wire's only sockets: connecting a worker, sending whole frames, and passing descriptors beside them."""
+
+import array
+import os
+import socket
+import time
+from typing import List, Sequence, Tuple
+
+from marserve.errors import RemoteProtocolError
+from marserve.wire.frames import Bytes, FrameReader
+
+#: Read at once: what a gathered batch of small requests fits into.
+CHUNK = 256 * 1024
+#: Most pieces that one ``sendmsg`` takes (IOV_MAX is 1024 on Linux and macOS).
+MOST_PIECES = 512
+
+
+def connect(path: str) -> socket.socket:
+    """Connect a worker to the server's gate."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def send_all(sock: socket.socket, pieces: Sequence[Bytes]) -> None:
+    """Send all pieces on a blocking socket; joined when small, gathered by the kernel when not."""
+    size = sum(map(len, pieces))
+    if size <= CHUNK:
+        sock.sendall(b"".join(pieces))
+        return
+    views = [memoryview(piece) for piece in pieces if len(piece)]
+    while views:
+        sent = sock.sendmsg(views[:MOST_PIECES])
+        while views and sent >= len(views[0]):
+            sent -= len(views.pop(0))
+        if sent:
+            views[0] = views[0][sent:]
+
+
+def send_with_descriptors(sock: socket.socket, frame: bytes, descriptors: List[int]) -> None:
+    """Send one frame and, with its first byte, descriptors (the socket blocks, or the frame is small)."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    sent = sock.sendmsg([frame], rights)
+    if sent != len(frame):
+        raise OSError("A greeting did not fit into the socket's buffer.")
+
+
+def receive_with_descriptors(sock: socket.socket, reader: FrameReader, most: int) -> Tuple[Tuple[int, bytes], List[int]]:
+    """Receive one control frame and up to ``most`` descriptors; return ``(kind, body)`` and them.
+
+    Raises:
+        RemoteProtocolError: the other side closed, or sent more than one frame.
+    """
+    descriptors: List[int] = []
+    while True:
+        data, rights, _flags, _address = sock.recvmsg(CHUNK, socket.CMSG_SPACE(4 * most))
+        if not data:
+            raise RemoteProtocolError("The server closed the link before it had greeted the worker.")
+        for level, kind, payload in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                got = array.array("i")
+                got.frombytes(payload[: len(payload) - len(payload) % got.itemsize])
+                descriptors.extend(got)
+        found = reader.feed(data)
+        if found:
+            if len(found) != 1 or not reader.is_empty:
+                raise RemoteProtocolError("More than the greeting came before the worker had asked for it.")
+            return (found[0][0], found[0][4]), descriptors
+
+
+class WorkerStream:
+    """The worker's end of a link: waits for bytes, first by polling and then by blocking."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def receive(self, poll_seconds: float) -> bytes:
+        """Return the next bytes, b"" at the end of the stream.
+
+        Polls for ``poll_seconds`` first: waking a process that blocks costs tens of microseconds, more than a
+        small model needs. Where workers outnumber cores the server asks for 0, because a poller would then
+        take the time of somebody who has work.
+        """
+        sock = self._sock
+        if poll_seconds:
+            end = time.perf_counter() + poll_seconds
+            while True:
+                try:
+                    return sock.recv(CHUNK, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if time.perf_counter() >= end:
+                        break
+        return sock.recv(CHUNK)
+
+    def receive_now(self) -> bytes:
+        """Return bytes that are there already, b"" when none are."""
+        try:
+            return self._sock.recv(CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+
+    def send(self, pieces: Sequence[Bytes]) -> None:
+        """Send frames, waiting while the server is slow to read."""
+        send_all(self._sock, pieces)
+
+    def close(self) -> None:
+        """Close the link; the server sees the end of the stream."""
+        self._sock.close()
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors that nobody will use any more."""
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The worker process: finds the handler in an archive and runs batches through it."""
