@@ -56,6 +56,7 @@ class Client(FastHttpUser):
     host = "http://127.0.0.1:8080"
 
     def on_start(self) -> None:
+        """Find out what the chosen model takes."""
         model = self.environment.parsed_options.model
         self.path = f"/predictions/{quote(model, safe='')}"
         self.source = random.Random()
@@ -63,6 +64,7 @@ class Client(FastHttpUser):
 
     @task
     def predict(self) -> None:
+        """Ask for one prediction and judge the answer."""
         body, content_type = self.load.draw(self.source)
         headers = {"Content-Type": content_type}
         with self.client.post(self.path, data=body, headers=headers, catch_response=True) as response:
@@ -86,7 +88,7 @@ def failure(response: FastResponse, body: bytes, load: Load) -> str:
         return f"{response.status_code} {error_type(answer)}".rstrip()
     try:
         load.judge(body, answer)
-    except WrongAnswer as error:
+    except WrongAnswerError as error:
         return f"wrong answer: {error}"
     return ""
 
@@ -101,7 +103,7 @@ def error_type(answer: Any) -> str:
     return str(answer.get("type", "")) if isinstance(answer, dict) else ""
 
 
-class WrongAnswer(Exception):
+class WrongAnswerError(Exception):
     """The server answered 200 with what is not the answer."""
 
 
@@ -125,7 +127,9 @@ def described(client: FastHttpSession, model: str) -> Load:
         LookupError: the server does not describe the model, or the model takes no JSON.
     """
     name = f"OPTIONS /predictions/{model}"
-    with client.request("OPTIONS", f"/predictions/{quote(model, safe='')}", name=name, catch_response=True) as response:
+    with client.request(
+        "OPTIONS", f"/predictions/{quote(model, safe='')}", name=name, catch_response=True
+    ) as response:
         try:
             operation = json.loads(response.content)["paths"][f"/predictions/{model}"]["post"]
             request = operation["requestBody"]["content"][JSON_TYPE]["schema"]
@@ -162,7 +166,7 @@ def by_schema(schema: dict[str, Any]) -> Callable[[bytes, Any], None]:
     def judge(body: bytes, answer: Any) -> None:
         error = next(validator.iter_errors(answer), None)
         if error is not None:
-            raise WrongAnswer(f"{error.json_path} breaks {error.validator!r} of the signature")
+            raise WrongAnswerError(f"{error.json_path} breaks {error.validator!r} of the signature")
 
     return judge
 
@@ -172,16 +176,16 @@ def judge_fizbuz(body: bytes, answer: Any) -> None:
     number = json.loads(body)["input.1"] + 1
     word = "Fiz" * (number % 3 == 0) + "Buz" * (number % 5 == 0) or str(number)
     if answer != {"next_number": word}:
-        raise WrongAnswer("not the word for the next number")
+        raise WrongAnswerError("not the word for the next number")
 
 
 def judge_digits(body: bytes, answer: Any) -> None:
     """Five labels with falling probabilities; which ones is the model's business."""
     if not isinstance(answer, dict) or len(answer) != 5 or not answer.keys() <= set("0123456789"):
-        raise WrongAnswer("not five of the labels 0 to 9")
+        raise WrongAnswerError("not five of the labels 0 to 9")
     probabilities = list(answer.values())
     if probabilities != sorted(probabilities, reverse=True) or not 0 <= sum(probabilities) <= 1.0001:
-        raise WrongAnswer("not probabilities, the highest first")
+        raise WrongAnswerError("not probabilities, the highest first")
 
 
 #: Judges of models whose right answers are known; every other answer is held against the signature.

@@ -217,13 +217,17 @@ class LoadError(ModelError):
 
 
 class HandlerFault(ModelError):
-    """The service raised, or returned what cannot be sent; ``traceback`` is the author's."""
+    """The service raised, or returned what cannot be sent; ``traceback`` is the author's.
+
+    ``fault`` says which: "raised", "not_a_list", "wrong_count" or "unsendable".
+    """
 
     kind = "HandlerFault"
 
-    def __init__(self, message: str, hint: Optional[str] = None, traceback: str = "") -> None:
+    def __init__(self, message: str, hint: Optional[str] = None, traceback: str = "", fault: str = "") -> None:
         super().__init__(message, hint)
         self.traceback = traceback
+        self.fault = fault
 
 
 class WorkerError(ServeError):

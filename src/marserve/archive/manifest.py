@@ -17,8 +17,16 @@ LEGACY_MANIFEST_NAME = "MANIFEST.json"
 
 #: Handlers that a manifest may name without carrying a file. Source: TorchServe model archiver, ``--handler``.
 BUILT_IN_HANDLERS = frozenset(
-    "base_handler text_classifier image_classifier object_detector image_segmenter "
-    "dali_image_classifier vllm_handler trt_llm_handler".split()
+    (
+        "base_handler",
+        "text_classifier",
+        "image_classifier",
+        "object_detector",
+        "image_segmenter",
+        "dali_image_classifier",
+        "vllm_handler",
+        "trt_llm_handler",
+    )
 )
 #: Handlers of the C++ runtime that come without a file.
 BUILT_IN_LSP_HANDLERS = frozenset(("BaseHandler", "TorchScriptHandler"))

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterator, List, Optional, Set, Tuple, cast
+from typing import BinaryIO, Iterator, List, Tuple, cast
 
-from marserve.archive.manifest import MANIFEST_NAME, Manifest, manifest_root, read_manifest
+from marserve.archive.manifest import Manifest, manifest_root, read_manifest
+from marserve.archive.sink import MAX_BYTES, Sink
 from marserve.errors import ArchiveError, ServeError, UnsafeArchive
 
-#: Most bytes after unpacking, all entries together, where the caller sets no other limit.
-MAX_BYTES = 64 * 2**30
-#: Most entries: a central directory of this size still fits into memory.
-MAX_ENTRIES = 200_000
-#: An archive that has given RATIO_FLOOR bytes and more than MAX_RATIO times its own size is a bomb. Weights of
-#: nothing but zeros deflate 1000 to 1, so small archives are let through whatever their ratio.
-MAX_RATIO = 200
-RATIO_FLOOR = 2**30
 #: Most bytes of tar headers (long names, extended attributes) before one entry; they are held in memory.
 _MAX_TAR_HEADER = 2**20
 #: Largest file that ``peek`` unpacks.
@@ -55,7 +48,9 @@ def archive_format(archive: Path) -> str:
         with open(archive, "rb") as stream:
             start = stream.read(4)
     except OSError as error:
-        raise ArchiveError(f"{archive} cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+        raise ArchiveError(
+            f"{archive} cannot be read: {error.strerror}.", "Check the path and its rights."
+        ) from error
     if start[:2] == b"\x1f\x8b":
         return "tgz"
     # A zip may have bytes in front of it, and an empty one has nothing but its end record.
@@ -79,7 +74,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
 
     Source: TorchServe model archiver, ``--archive-format``.
     """
-    sink = _Sink(archive, target, max_bytes)
+    sink = Sink(archive, target, max_bytes)
     try:
         _extract(archive, sink)
         return read_manifest(target)
@@ -95,7 +90,7 @@ def peek(archive: Path, target: Path) -> Manifest:
         ArchiveError: as for ``unpack``, as far as it shows without reading the rest. Files that the manifest
             names are not looked for.
     """
-    sink = _Sink(archive, target, MAX_BYTES)
+    sink = Sink(archive, target, MAX_BYTES)
     sink.is_wanted = lambda name, size: size <= _MAX_DESCRIPTION and name.endswith((".json", ".yaml", ".yml"))
     try:
         _extract(archive, sink)
@@ -129,120 +124,7 @@ def files_below(folder: Path) -> Iterator[Tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
-class _Sink:
-    """Where entries go: holds each name and each byte against the rules before it reaches the disk."""
-
-    def __init__(self, archive: Path, target: Path, max_bytes: int) -> None:
-        self.archive = archive
-        self.target = target
-        self.max_bytes = max_bytes
-        self.is_wanted: Callable[[str, int], bool] = lambda name, size: True
-        self._packed_bytes = archive.stat().st_size if archive.is_file() else None
-        self._bytes = 0
-        self._entry_count = 0
-        self._files: Set[Tuple[str, ...]] = set()
-        self._folders: Set[Tuple[str, ...]] = set()
-
-    def expect(self, declared_bytes: int) -> None:
-        """Refuse by the archive's own statement, before anything is written."""
-        self._check_size(declared_bytes)
-        free = shutil.disk_usage(self.target).free
-        if declared_bytes > free:
-            raise ArchiveError(
-                f"{self.archive.name} needs {declared_bytes} bytes unpacked, and {self.target} has {free} free.",
-                "Make room, or let the cache lie on a larger disk.",
-            )
-
-    def add_folder(self, name: str) -> None:
-        """Take note of a folder entry; folders are made when a file needs them."""
-        self._count()
-        parts = self._safe_parts(name)
-        if parts:
-            self._add_folders(parts, name)
-
-    def add_file(self, name: str, size: int, open_stream: Callable[[], BinaryIO]) -> bool:
-        """Write one file, or raise what is wrong with it; False when nobody wants it.
-
-        Args:
-            size: what the archive declares, bytes.
-        """
-        self._count()
-        parts = self._safe_parts(name)
-        if not parts:
-            raise UnsafeArchive(f"{self._where(name)} has no file name.", "Pack the archive again.")
-        self._add_folders(parts[:-1], name)
-        # The genuine archiver writes two manifests when an unpacked archive is packed again; its readers take the last.
-        if parts in self._folders or (parts in self._files and "/".join(parts) != MANIFEST_NAME):
-            raise UnsafeArchive(f"{self._where(name)} is there twice.", "Pack the archive again.")
-        self._files.add(parts)
-        if not self.is_wanted(name, size):
-            return False
-        path = self.target.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_stream() as stream, open(path, "wb") as out:
-            written = self._copy(stream, out)
-        if written != size:
-            raise ArchiveError(f"{self._where(name)} is cut short: {written} of {size} bytes.", "Copy it again.")
-        return True
-
-    def refuse(self, name: str, what: str) -> None:
-        """Raise for an entry that is neither file nor folder."""
-        raise UnsafeArchive(
-            f"{self._where(name)} is {what}; an archive holds files and folders only.",
-            "Pack the archive again with the file itself in its place.",
-        )
-
-    def _copy(self, stream: BinaryIO, out: BinaryIO) -> int:
-        before = self._bytes
-        while True:
-            chunk = stream.read(_CHUNK)
-            if not chunk:
-                return self._bytes - before
-            self._check_size(self._bytes + len(chunk))
-            self._bytes += len(chunk)
-            out.write(chunk)
-
-    def _check_size(self, total: int) -> None:
-        if total > self.max_bytes:
-            raise UnsafeArchive(
-                f"{self.archive.name} unpacks to more than {self.max_bytes} bytes.",
-                "If that is meant, raise the limit on unpacked archives.",
-            )
-        if self._packed_bytes is not None and total > max(RATIO_FLOOR, MAX_RATIO * self._packed_bytes):
-            raise UnsafeArchive(
-                f"{self.archive.name} unpacks to more than {MAX_RATIO} times its own size.",
-                "If that is meant, serve the unpacked folder instead.",
-            )
-
-    def _count(self) -> None:
-        self._entry_count += 1
-        if self._entry_count > MAX_ENTRIES:
-            raise UnsafeArchive(
-                f"{self.archive.name} has more than {MAX_ENTRIES} entries.", "Put the small files into one, e.g. a zip."
-            )
-
-    def _add_folders(self, parts: Tuple[str, ...], name: str) -> None:
-        for end in range(1, len(parts) + 1):
-            if parts[:end] in self._files:
-                raise UnsafeArchive(f"{self._where(name)} lies below a file.", "Pack the archive again.")
-            self._folders.add(parts[:end])
-
-    def _safe_parts(self, name: str) -> Tuple[str, ...]:
-        """Split a name, or refuse one that could mean a place outside of the target on any system."""
-        parts = tuple(part for part in name.split("/") if part not in ("", "."))
-        if name.startswith("/") or re.match(r"^[A-Za-z]:", name):
-            raise UnsafeArchive(f"{self._where(name)} has an absolute path.", "Pack the archive again.")
-        if ".." in parts or "\\" in name:
-            raise UnsafeArchive(f"{self._where(name)} could leave its folder.", "Pack the archive again.")
-        if any(ord(letter) < 32 for letter in name):
-            raise UnsafeArchive(f"{self._where(name)} has a control character in its name.", "Pack the archive again.")
-        return parts
-
-    def _where(self, name: str) -> str:
-        return f"Entry {name!r} of {self.archive.name}"
-
-
-def _extract(archive: Path, sink: _Sink) -> None:
+def _extract(archive: Path, sink: Sink) -> None:
     kind = archive_format(archive)
     sink.target.mkdir(parents=True, exist_ok=True)
     if any(sink.target.iterdir()):
@@ -266,7 +148,7 @@ def _broken(archive: Path, error: Exception) -> ArchiveError:
     )
 
 
-def _extract_zip(archive: Path, sink: _Sink) -> None:
+def _extract_zip(archive: Path, sink: Sink) -> None:
     with zipfile.ZipFile(archive) as packed:
         sizes = [(info.filename, info.file_size) for info in packed.infolist()]
         sink.expect(sum(size for name, size in sizes if sink.is_wanted(name, size)))
@@ -281,10 +163,18 @@ def _extract_zip(archive: Path, sink: _Sink) -> None:
             if info.is_dir():
                 sink.add_folder(name)
             else:
-                sink.add_file(name, info.file_size, lambda info=info: cast(BinaryIO, packed.open(info)))
+                sink.add_file(name, info.file_size, partial(_open_member, packed, info))
 
 
-def _extract_tgz(archive: Path, sink: _Sink) -> None:
+def _open_file(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _open_member(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
+    return cast(BinaryIO, packed.open(info))
+
+
+def _extract_tgz(archive: Path, sink: Sink) -> None:
     with gzip.open(archive, "rb") as plain:
         reader = _Limited(cast(BinaryIO, plain))
         # As a stream, because a step back in a gzip file means to read it again from its start.
@@ -303,7 +193,7 @@ def _extract_tgz(archive: Path, sink: _Sink) -> None:
             pass
 
 
-def _extract_member(packed: tarfile.TarFile, member: tarfile.TarInfo, sink: _Sink) -> bool:
+def _extract_member(packed: tarfile.TarFile, member: tarfile.TarInfo, sink: Sink) -> bool:
     """Hand one tar entry to the sink; False when its bytes were left unread."""
     if member.isdir():
         sink.add_folder(member.name)
@@ -314,7 +204,7 @@ def _extract_member(packed: tarfile.TarFile, member: tarfile.TarInfo, sink: _Sin
     return sink.add_file(member.name, member.size, lambda: cast(BinaryIO, packed.extractfile(member)))
 
 
-def _extract_folder(archive: Path, sink: _Sink) -> None:
+def _extract_folder(archive: Path, sink: Sink) -> None:
     for parent, folders, _ in os.walk(archive):
         for name in folders:
             if Path(parent, name).is_symlink():
@@ -323,7 +213,7 @@ def _extract_folder(archive: Path, sink: _Sink) -> None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             sink.refuse(name, "a link" if stat.S_ISLNK(status.st_mode) else "no plain file")
-        sink.add_file(name, status.st_size, lambda path=path: open(path, "rb"))
+        sink.add_file(name, status.st_size, partial(_open_file, path))
 
 
 class _Limited:

@@ -8,7 +8,7 @@ import struct
 import zlib
 from typing import Tuple
 
-from marserve.archive.signature import TensorSpec
+from marserve.archive.tensors import TensorSpec
 from marserve.errors import SignatureError
 
 #: Height and width where the signature leaves them free.

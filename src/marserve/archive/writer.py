@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import struct
 import tarfile
 import time
 import uuid
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, List, Mapping, Optional, Tuple, Union
 
+from marserve.archive.gzipped import GzipStream
 from marserve.archive.manifest import MANIFEST_NAME
 from marserve.errors import ArchiveError
 
@@ -35,7 +35,6 @@ Progress = Callable[[int, int], None]
 _ZIP_EPOCH = 315532800  # 1980-01-01 00:00:00 UTC
 _ZIP_LAST = 4354819198  # 2107-12-31 23:59:58 UTC
 _CHUNK = 2**20
-_LEVEL = 6
 #: A file is stored when windows of this size from its start, middle and end keep over STORE_RATIO of their bytes.
 _WINDOW = 64 * 1024
 _STORE_RATIO = 0.9
@@ -96,14 +95,15 @@ def write_archive(
     """
     if output.exists() and not force:
         raise ArchiveError(
-            f"{output} already exists.", "Please specify --force/-f option to overwrite the model archive output file."
+            f"{output} already exists.",
+            "Please specify --force/-f option to overwrite the model archive output file.",
         )
     plan = _ordered({name: source for name, source in entries.items() if not _is_same(source, output)})
     meter = _Meter(sum(_size(source) for _, source in plan), progress)
     try:
         if archive_format == "no-archive":
             return _write_folder(plan, output, meter, keep_others)
-        with _replacing(output) as out:
+        with replacing_file(output) as out:
             if archive_format == "tgz":
                 _write_tgz(plan, out, output.name[: -len(FORMATS["tgz"])], meter)
             else:
@@ -114,7 +114,9 @@ def write_archive(
             out.seek(0)
             sha256 = _digest(out)
     except OSError as error:
-        raise ArchiveError(f"{output} could not be written: {error}.", "Check paths, rights and free space.") from error
+        raise ArchiveError(
+            f"{output} could not be written: {error}.", "Check paths, rights and free space."
+        ) from error
     return Packed(output, output.stat().st_size, sha256)
 
 
@@ -201,7 +203,7 @@ def _write_zip(plan: List[Tuple[str, Source]], out: BinaryIO, may_deflate: bool,
 
 
 def _write_tgz(plan: List[Tuple[str, Source]], out: BinaryIO, prefix: str, meter: _Meter) -> None:
-    stream = _Gzip(out)
+    stream = GzipStream(out)
     for name, source in plan:
         info = tarfile.TarInfo(f"{prefix}/{name}")
         info.size, info.mtime, info.mode = _size(source), build_time(), 0o644
@@ -213,47 +215,6 @@ def _write_tgz(plan: List[Tuple[str, Source]], out: BinaryIO, prefix: str, meter
         stream.write(b"\0" * (-info.size % tarfile.BLOCKSIZE))
     stream.write(b"\0" * (2 * tarfile.BLOCKSIZE))
     stream.finish()
-
-
-class _Gzip:
-    """One gzip member in which some parts are deflated and some stored; the library can only do one of both.
-
-    Several members would be simpler, but the old servers' reader stops after the first. Source: RFC 1951, 3.2.4;
-    RFC 1952, 2.3.
-    """
-
-    _MOST_STORED = 65535
-
-    def __init__(self, out: BinaryIO) -> None:
-        self.is_stored = False
-        self._out = out
-        self._deflate: Optional[zlib._Compress] = None
-        self._crc = 0
-        self._size = 0
-        out.write(b"\x1f\x8b\x08\0" + struct.pack("<I", 0) + b"\0\xff")
-
-    def write(self, data: bytes) -> None:
-        """Add bytes, stored or deflated as ``is_stored`` says."""
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        if not self.is_stored:
-            if self._deflate is None:
-                self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-            self._out.write(self._deflate.compress(data))
-            return
-        if self._deflate is not None:
-            # Ends at a byte, and what is deflated later refers to nothing before the stored part.
-            self._out.write(self._deflate.flush(zlib.Z_FULL_FLUSH))
-            self._deflate = None
-        for start in range(0, len(data), self._MOST_STORED):
-            piece = data[start : start + self._MOST_STORED]
-            self._out.write(struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF) + piece)
-
-    def finish(self) -> None:
-        """Write the last block and the check sum."""
-        last = self._deflate or zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._out.write(last.flush(zlib.Z_FINISH))
-        self._out.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
 
 def _write_folder(plan: List[Tuple[str, Source]], output: Path, meter: _Meter, keep_others: bool) -> Packed:
@@ -268,13 +229,7 @@ def _write_folder(plan: List[Tuple[str, Source]], output: Path, meter: _Meter, k
         for name, source in plan:
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            sha256 = hashlib.sha256()
-            if not _is_same(source, path):
-                with _replacing(path) as out:
-                    meter.copy(source, lambda chunk, out=out, sha256=sha256: (out.write(chunk), sha256.update(chunk)))
-            else:
-                meter.copy(source, sha256.update)
-            listing.update(f"{sha256.hexdigest()}  {name}\n".encode("utf-8", "surrogateescape"))
+            listing.update(f"{_place(source, path, meter)}  {name}\n".encode("utf-8", "surrogateescape"))
             total += _size(source)
         if not is_overlay:
             _swap(target, output)
@@ -283,6 +238,22 @@ def _write_folder(plan: List[Tuple[str, Source]], output: Path, meter: _Meter, k
             shutil.rmtree(target, ignore_errors=True)
         raise
     return Packed(output, total, listing.hexdigest())
+
+
+def _place(source: Source, path: Path, meter: _Meter) -> str:
+    """Write one file of a folder and return its SHA-256; a file that is its own source stays as it is."""
+    sha256 = hashlib.sha256()
+    if _is_same(source, path):
+        meter.copy(source, sha256.update)
+        return sha256.hexdigest()
+    with replacing_file(path) as out:
+
+        def take(chunk: bytes) -> None:
+            sha256.update(chunk)
+            out.write(chunk)
+
+        meter.copy(source, take)
+    return sha256.hexdigest()
 
 
 def _refuse_inputs_in(output: Path, plan: List[Tuple[str, Source]]) -> None:
@@ -316,7 +287,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends well, and vanishes when it does not."""
     partial = _beside(path)
     try:

@@ -31,7 +31,9 @@ class JobQueue:
         return len(self._jobs) - self._over
 
     def __repr__(self) -> str:
-        return f"<JobQueue {len(self)}/{self.bound} batch={self.policy.batch_size} delay={self.policy.max_batch_delay}>"
+        return (
+            f"<JobQueue {len(self)}/{self.bound} batch={self.policy.batch_size} delay={self.policy.max_batch_delay}>"
+        )
 
     def put(self, job: Job) -> None:
         """Append a job.

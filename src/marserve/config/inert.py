@@ -10,7 +10,8 @@ _TOKENS = "this version asks nobody for a token"
 _GRPC = "this version has no gRPC address"
 _LATER = "this version cannot do what it asks for"
 
-_BY_REASON: dict[str, str] = {
+#: Keys with blanks between, by reason.
+BY_REASON: dict[str, str] = {
     _JVM: "vmargs number_of_netty_threads netty_client_threads prefer_direct_buffer io_ratio use_native_io "
     "plugins_path async_logging",
     _PLACES: "model_server_home initial_worker_port cpp_log_config version",
@@ -27,4 +28,4 @@ _BY_REASON: dict[str, str] = {
 }
 
 #: Reason by key.
-INERT: dict[str, str] = {key: reason for reason, keys in _BY_REASON.items() for key in keys.split()}
+INERT: dict[str, str] = {key: reason for reason, keys in BY_REASON.items() for key in keys.split()}

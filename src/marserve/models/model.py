@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -47,7 +48,7 @@ class VersionConfig:
         queue_size: most jobs that wait.
         handler: entry point.
         runtime: as the manifest names it; for the operator alone.
-        thread_count: threads that a service may use for one batch.
+        thread_count: threads that a service may use for one batch; 0 shares the cores out among the workers.
         gpu_ids: devices that workers are given in turn; empty: CPU.
     """
 
@@ -60,7 +61,7 @@ class VersionConfig:
     queue_size: int = 100
     handler: str = ""
     runtime: str = "python"
-    thread_count: int = 1
+    thread_count: int = 0
     gpu_ids: tuple[int, ...] = ()
 
 
@@ -87,7 +88,13 @@ class ModelVersion:
     """A version that is served, or on its way there or gone."""
 
     def __init__(
-        self, name: str, version: str, archive: OpenedArchive, config: VersionConfig, house: House, numbers: count[int]
+        self,
+        name: str,
+        version: str,
+        archive: OpenedArchive,
+        config: VersionConfig,
+        house: House,
+        numbers: count[int],
     ) -> None:
         # Lifetime of the version
         self.name = name
@@ -133,7 +140,7 @@ class ModelVersion:
             "handler": config.handler,
             "batch_size": config.batch_size,
             "gpu_id": gpu_id,
-            "thread_count": config.thread_count,
+            "thread_count": config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers)),
             "config": dict(self.archive.config),
             "worker": number,
         }

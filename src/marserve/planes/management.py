@@ -209,9 +209,7 @@ class ManagementPlane:
         await asyncio.gather(*self._background, return_exceptions=True)
 
 
-def resolve(
-    defaults: VersionConfig, archive: OpenedArchive, wanted: Registration, at_startup: bool
-) -> VersionConfig:
+def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registration, at_startup: bool) -> VersionConfig:
     """Return how a version is served: the registration wins, then the archive's model-config, then the settings."""
     config = archive.config
     workers = wanted.initial_workers
@@ -252,6 +250,12 @@ def _number(config: object, key: str, default: float, whole: bool = False) -> fl
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value < 0:
-        log.warning("model-config.yaml: %s is %r, which is no %s; %g counts.", key, value, "count" if whole else "number", default)
+        log.warning(
+            "model-config.yaml: %s is %r, which is no %s; %g counts.",
+            key,
+            value,
+            "count" if whole else "number",
+            default,
+        )
         return default
     return float(value)

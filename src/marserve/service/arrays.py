@@ -15,19 +15,11 @@ if TYPE_CHECKING:
 
 
 class Separate(List[Any]):
-    """Calls that cannot travel as one: items whose shapes differ, or whose shape has no batch dimension.
-
-    Attributes:
-        is_whole: whether a call's output is the answer itself, without a batch dimension.
-    """
-
-    is_whole = False
+    """Calls that cannot travel as one, because the shapes of their items differ; each is a batch of one."""
 
     def each(self, call: Callable[[Any], Any]) -> Separate:
         """Return the outputs of ``call`` for each."""
-        outputs = Separate(map(call, self))
-        outputs.is_whole = self.is_whole
-        return outputs
+        return Separate(map(call, self))
 
 
 class ArrayService(base.Service):
@@ -62,6 +54,8 @@ class ArrayService(base.Service):
 
     def check(self, item: base.Row) -> None:
         """Read the row's arrays, which also checks them, and keep them for ``preprocess``."""
+        if self.inputs is None or not self.inputs.can_refuse:
+            return
         arrays = self.read(item)
         if isinstance(item, Row):
             item.arrays = arrays
@@ -87,10 +81,6 @@ class ArrayService(base.Service):
     def preprocess(self, data: Sequence[base.Row]) -> Any:
         """Return the batch's arrays, stacked where their shapes allow it."""
         items = [getattr(row, "arrays", None) or self.read(row) for row in data]
-        if self.inputs is not None and not self.inputs.has_batch_axis:
-            separate = Separate(map(_alone_or_tuple, items))
-            separate.is_whole = True
-            return separate
         if len(items) == 1:
             return _alone_or_tuple([array[None] for array in items[0]])
         columns = list(zip(*items))
@@ -121,8 +111,6 @@ class ArrayService(base.Service):
     def postprocess(self, data: Any) -> Any:
         """Return one answer a request: a list of numbers, or a dict with one entry an output."""
         if isinstance(data, Separate):
-            if data.is_whole:
-                return [_answer(output, self.output_names) for output in data]
             return [answer for output in data for answer in self.postprocess(output)]
         if isinstance(data, dict):
             columns = [_items(output) for output in data.values()]
@@ -147,16 +135,6 @@ def _items(output: Any) -> List[Any]:
             "Override postprocess to return a list with one answer a request.",
         )
     return plain
-
-
-def _answer(output: Any, names: Sequence[str]) -> Any:
-    """Return the output of one item as plain values."""
-    if isinstance(output, dict):
-        return {name: _answer(value, names) for name, value in output.items()}
-    if isinstance(output, tuple):
-        values = [_answer(value, names) for value in output]
-        return dict(zip(names, values)) if len(names) == len(values) else values
-    return output.tolist() if hasattr(output, "tolist") else output
 
 
 def weights_file(context: Context, suffixes: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ class Service:
             InvalidData: the client gets 400 and the message.
             PredictionException: the client gets its code and message.
         """
-        if self.inputs is not None:
+        if self.inputs is not None and self.inputs.can_refuse:
             self.inputs.check(item)
 
     def preprocess(self, data: Any) -> Any:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from marserve.service.codec import Part, spread
 from marserve.service.metrics import MetricsStore
 
 #: Headers as received: flat (name, value, name, value), or the same joined by line feeds.
 RawHeaders = Union[Sequence[bytes], bytes]
-#: A named part of a body: name, content type (empty when unknown), bytes.
-Part = Tuple[bytes, bytes, Union[bytes, bytearray, memoryview]]
 #: A request's headers as a service sees them: text, and for each part ``{"content-type": text}``.
 Headers = Dict[str, Any]
 
@@ -27,7 +26,7 @@ class RequestInfo:
         id: the request's id, or a function that formats it when a service asks.
         headers: raw, in the client's letter case.
         extra: further headers of the server's own (``explain``, ``url_path``), flat; they win over the client's.
-        parts: the named parts of the body; each gets an entry among the headers.
+        parts: the named parts of the body; each part, or field of a form, gets an entry among the headers.
         deadline: moment on this process's monotonic clock after which nobody wants the answer; None for never.
     """
 
@@ -55,7 +54,7 @@ class RequestInfo:
         """Return the headers by name, original letter case; of duplicates the last wins."""
         found: Headers = {}
         _add_pairs(found, self.headers)
-        for name, content_type, _ in self.parts:
+        for name, content_type, _ in spread(self.parts):
             found[name.decode("utf-8", "replace")] = {"content-type": content_type.decode("latin-1")}
         _add_pairs(found, self.extra)
         return found

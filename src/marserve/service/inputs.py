@@ -1,103 +1,145 @@
 """The inputs of a request checked against a signature, and turned into numpy arrays when asked.
 
-The first entry of a signature's shape is the batch dimension when it is 0 or 1: a request brings one item, so
-for ``(1, 10)`` it may send ten numbers or one row of ten. Otherwise the shape is the item's own. An entry of 0
-is free. ``true`` and ``false`` count as 1 and 0; an integer input takes 3.0 but not 3.5.
-Source of the batch dimension's place: Multi Model Server's signature.json.
+A shape is that of one request's value; a leading dimension of 1 beyond it is let pass, since many clients send
+a batch of one. An entry of 0 is free. An integer input takes 3.0 but not 3.5. What a request holds beside the
+signature's inputs is ignored.
+
+Shapes in the form of Multi Model Server, and those of a model file, begin with the batch dimension and say what
+the model takes, which need not be what a request holds: such inputs are used to make arrays, not to refuse.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from typing import TYPE_CHECKING, Any, Dict, Iterator, NoReturn, Optional, Protocol, Sequence, Set, Tuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Protocol, Sequence, Tuple
 
-from marserve.errors import InvalidData, SignatureError
+from marserve.errors import InvalidData
 
 if TYPE_CHECKING:
     import numpy
 
+#: An input of this name is the whole body. Source: ``archive/signature.py``.
+WHOLE_BODY = "body"
+
 #: Least and greatest number of each integer type.
-_INTEGER_RANGES = {
-    f"{sign}int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    for bits in (8, 16, 32, 64)
-    for sign in ("", "u")
+_RANGES = {f"uint{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)}
+_RANGES.update({f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)})
+
+#: Python types of one element, by data type; a type that is not listed is a float's.
+_KINDS = {"bool": {bool}, "string": {str}, **{name: {int, float} for name in _RANGES}}
+#: Data types that are handed on unchecked.
+_OPEN_TYPES = ("json", "scores")
+#: Data types whose arrays are of another type.
+_ARRAY_TYPES = {"bfloat16": "float32", "string": "object", "bytes": "object", "json": "object", "scores": "object"}
+
+_ARTICLES = {
+    str: "text",
+    type(None): "null",
+    bool: "true or false",
+    bytearray: "bytes",
+    bytes: "bytes",
+    dict: "an object",
 }
-_INTEGER_RANGES["bool"] = (0, 1)
-_FLOATS = ("float16", "float32", "float64")
-_TEXTS = ("string", "bytes")
-_NUMBERS = {int, float, bool}
 
 
 class Spec(Protocol):
-    """What a signature says of one input."""
+    """What a signature says of one input: ``archive.signature.TensorSpec``, or a model file's own words."""
 
     @property
     def name(self) -> str:
         """The input's name."""
 
     @property
-    def shape(self) -> Sequence[int]:
+    def shape(self) -> Tuple[int, ...]:
         """Its dimensions, 0 for a free one."""
 
     @property
     def data_type(self) -> str:
-        """``float32`` and the like, or ``string``."""
+        """``float32`` and the like."""
 
     @property
-    def content_type(self) -> str:
-        """The content type that clients send it in, empty for any."""
+    def content_type(self) -> Optional[str]:
+        """The content type in which it may also be sent as it is, encoded."""
+
+    @property
+    def minimum(self) -> Optional[float]:
+        """Its smallest value, itself allowed."""
+
+    @property
+    def maximum(self) -> Optional[float]:
+        """Its largest value, itself allowed."""
 
 
 class Row(Dict[str, Any]):
-    """A request as a service gets it, and the arrays that the check has made of it (None: not yet)."""
+    """A request as a service gets it, and the arrays that the check has made of it (None: none yet)."""
 
-    arrays: Optional[Tuple["numpy.ndarray", ...]] = None
+    arrays: Optional[Tuple[numpy.ndarray, ...]] = None
 
 
 class Input:
-    """One input of a signature, with all that its check needs worked out once.
+    """One input, with all that its check needs worked out once.
 
     Attributes:
-        has_batch_axis: whether the shape begins with the batch dimension.
-        item_shape: the shape of one item, 0 for a free dimension.
-        takes_bytes: whether a value may be text or bytes that this module does not look into (images, text).
+        shape: the shape of one request's value, 0 for a free dimension.
+        takes_bytes: whether the value may come as bytes that this module does not look into.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        shape = tuple(spec.shape)
+    def __init__(self, spec: Spec, is_batch_first: bool) -> None:
         self.name = spec.name
-        self.data_type = spec.data_type or "float32"
-        self.has_batch_axis = bool(shape) and shape[0] in (0, 1)
-        self.item_shape = shape[1:] if self.has_batch_axis else shape
-        self.is_image = spec.content_type.startswith("image/")
-        self.takes_bytes = self.is_image or self.data_type in _TEXTS or spec.content_type.startswith("text/")
-        self.range = _INTEGER_RANGES.get(self.data_type)
-        if self.range is None and self.data_type not in _FLOATS + _TEXTS:
-            raise SignatureError(
-                f"Input {self.name!r} has the data type {self.data_type!r}.",
-                f"Use one of {', '.join([*_FLOATS, *sorted(_INTEGER_RANGES), *_TEXTS])}.",
-            )
+        self.shape = tuple(spec.shape[1:] if is_batch_first else spec.shape)
+        self.data_type = spec.data_type
+        self.content_type = spec.content_type or ""
+        self.takes_bytes = bool(self.content_type) or self.data_type in ("bytes", "string", "json")
+        self.array_type = _ARRAY_TYPES.get(self.data_type, self.data_type)
+        self.minimum, self.maximum = spec.minimum, spec.maximum
+        self._kinds = _KINDS.get(self.data_type, {int, float})
+        self._range = _RANGES.get(self.data_type)
 
     @property
     def expected(self) -> str:
         """What a request has to send, in words."""
-        shape = (1, *self.item_shape) if self.has_batch_axis else self.item_shape
-        sizes = ", ".join(str(size or "any") for size in shape) + ("," if len(shape) == 1 else "")
-        return f"{self.data_type} of shape ({sizes})"
+        sizes = ", ".join(str(size or "any") for size in self.shape)
+        words = f"{self.data_type} of shape ({sizes}{',' if len(self.shape) == 1 else ''})"
+        if not self.shape:
+            words = f"a single {self.data_type}"
+        low, high = self.minimum, self.maximum
+        if low is not None or high is not None:
+            words += f" from {low}" * (low is not None) + f" up to {high}" * (high is not None)
+        return f"{words}, or {self.content_type}" if self.content_type else words
 
     def refuse(self, got: str) -> NoReturn:
         """Raise the error that names the input, what was expected and what came."""
         raise InvalidData(f"input {self.name!r}: expected {self.expected}, got {got}.")
 
-    def fits(self, shape: Tuple[int, ...]) -> bool:
-        """Whether values of ``shape`` are one item, with or without a batch dimension of 1."""
-        if len(shape) == len(self.item_shape) + 1 and self.has_batch_axis and shape[0] == 1:
-            shape = shape[1:]
-        if shape == self.item_shape:
-            return True
-        return len(shape) == len(self.item_shape) and all(
-            size in (0, found) for size, found in zip(self.item_shape, shape)
-        )
+    def raw(self, value: object) -> Optional[bytes]:
+        """Return a value that came as encoded bytes, by itself or as ``{"b64": text}``; None if it did not.
+
+        Raises:
+            InvalidData: the text is no base64.
+        """
+        if not self.takes_bytes:
+            return None
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value)
+        if isinstance(value, dict) and list(value) == ["b64"] and self.data_type != "json":
+            return self.from_base64(value["b64"])
+        return None
+
+    def from_base64(self, text: object) -> bytes:
+        """Return the bytes of base64 text, with or without the ``data:`` prefix of a URL.
+
+        Raises:
+            InvalidData: it is no base64.
+        """
+        if not isinstance(text, str):
+            self.refuse("base64 that is no text")
+        try:
+            return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            self.refuse(f"text that is no base64: {error}")
 
     def check(self, value: object) -> None:
         """Check a value without numpy.
@@ -105,79 +147,100 @@ class Input:
         Raises:
             InvalidData: type, shape or range do not fit.
         """
-        if self.takes_bytes and isinstance(value, (str, bytes, bytearray)):
+        if self.data_type in _OPEN_TYPES or self.raw(value) is not None:
             return
-        kinds: Set[type] = set()
-        try:
-            shape = _measure(value, kinds)
-        except ValueError as error:
-            self.refuse(str(error))
-        wanted = {str} if self.data_type in _TEXTS else _NUMBERS
-        if not kinds <= wanted:
-            self.refuse(_in_words(kinds - wanted))
-        if not self.fits(shape):
-            self.refuse(str(shape))
-        if self.range is not None:
-            for number in _leaves(value):
-                self._check_integer(number)
+        if self.data_type == "bytes":
+            self.refuse(_in_words([value]))
+        shape, leaves = self._flatten(value)
+        strange = set(map(type, leaves)) - self._kinds
+        if strange:
+            self.refuse(_in_words([leaf for leaf in leaves if type(leaf) in strange]))
+        if shape != self.shape and not self._fits(shape):
+            self.refuse(f"shape {shape}" if shape else repr(value))
+        if leaves and self._range is not None:
+            self._check_integers(leaves)
+        if self.minimum is not None or self.maximum is not None:
+            self._check_bounds(leaves)
 
-    def _check_integer(self, number: float) -> None:
-        low, high = self.range or (0, 0)
-        if not low <= number <= high or number != int(number):
-            self.refuse(repr(number))
+    def _flatten(self, value: object) -> Tuple[Tuple[int, ...], List[Any]]:
+        """Return the shape of nested lists and their leaves, in loops that run in C."""
+        shape: List[int] = []
+        leaves: List[Any] = [value]
+        while True:
+            kinds = set(map(type, leaves))
+            if not kinds & {list, tuple}:
+                return tuple(shape), leaves
+            if not kinds <= {list, tuple} or len(set(map(len, leaves))) > 1:
+                self.refuse("rows of different lengths")
+            shape.append(len(leaves[0]))
+            leaves = list(chain.from_iterable(leaves))
 
-    def array(self, value: object) -> "numpy.ndarray":
-        """Return one item's value as an array of ``data_type`` and of the item's shape.
+    def _fits(self, shape: Tuple[int, ...]) -> bool:
+        """Whether a value of ``shape`` is one request's, with or without a batch dimension of 1."""
+        if len(shape) == len(self.shape) + 1 and shape[0] == 1:
+            shape = shape[1:]
+        return len(shape) == len(self.shape) and all(size in (0, found) for size, found in zip(self.shape, shape))
+
+    def _check_integers(self, leaves: List[Any]) -> None:
+        low, high = self._range or (0, 0)
+        if float in set(map(type, leaves)):
+            for leaf in leaves:
+                if leaf != leaf or leaf - leaf != 0 or leaf != int(leaf):  # NaN, an infinity, a fraction
+                    self.refuse(repr(leaf))
+        if min(leaves) < low or max(leaves) > high:
+            self.refuse(repr(min(leaves) if min(leaves) < low else max(leaves)))
+
+    def _check_bounds(self, leaves: List[Any]) -> None:
+        low = float("-inf") if self.minimum is None else self.minimum
+        high = float("inf") if self.maximum is None else self.maximum
+        for leaf in leaves:
+            if not low <= leaf <= high:
+                self.refuse(repr(leaf))
+
+    def array(self, value: object) -> numpy.ndarray:
+        """Return a checked value as an array of the input's type and shape; bytes as a single object.
 
         Raises:
             InvalidData: type, shape or range do not fit.
         """
         import numpy as np
 
-        if self.data_type in _TEXTS:
-            self.check(value)
+        self.check(value)
+        raw = self.raw(value)
+        if raw is not None:
+            return np.array(raw, dtype=object)
+        if self.array_type == "object":
             return np.asarray(value, dtype=object)
-        try:
-            found = np.asarray(value)
-        except ValueError:
-            self.check(value)  # says where the rows differ
-            raise
-        if found.dtype.kind not in "fiub":
-            self.check(value)
-            self.refuse("numbers that do not fit")
-        if found.shape != self.item_shape:
-            if not self.fits(found.shape):
-                self.refuse(str(found.shape))
-            if found.ndim > len(self.item_shape):
-                found = found[0]
-        if found.dtype == self.data_type:
-            return found
-        if self.range is not None:
-            for number in found.flat:
-                self._check_integer(number)
-            return found.astype(self.data_type)
-        with np.errstate(over="ignore"):
-            return found.astype(self.data_type)
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, as in every framework
+            array = np.asarray(value, dtype=self.array_type)
+        return array[0] if array.ndim > len(self.shape) else array
 
 
 class Inputs:
-    """All inputs of a signature, in its order."""
+    """All inputs of a model, in their order.
 
-    def __init__(self, specs: Sequence[Spec]) -> None:
-        self.all = [Input(spec) for spec in specs]
-        self.has_batch_axis = all(each.has_batch_axis for each in self.all)
+    Args:
+        specs: what the signature, or the model file, says of each.
+        is_batch_first: whether the shapes begin with the batch dimension; see the module's first lines.
+    """
+
+    def __init__(self, specs: Sequence[Spec], is_batch_first: bool = False) -> None:
+        self.all = [Input(spec, is_batch_first) for spec in specs]
+        self.can_refuse = not is_batch_first
 
     def value(self, row: Dict[str, Any], wanted: Input) -> object:
         """Return the value of one input: an entry of a JSON body, a form's field, or the whole body.
 
         Raises:
-            InvalidData: it is not there, or the body is bytes where numbers are wanted and does not parse.
+            InvalidData: it is not there, or it is bytes where numbers are wanted and does not parse as JSON.
         """
         body = row.get("body")
         if body is None:
             body = row.get("data")
         if isinstance(body, (bytes, bytearray)) and not wanted.takes_bytes:
             body = _parsed(body, wanted)
+        if body is not None and wanted.name == WHOLE_BODY:
+            return body
         if isinstance(body, dict):
             if wanted.name in body:
                 return body[wanted.name]
@@ -191,7 +254,7 @@ class Inputs:
         return body
 
     def check(self, row: Dict[str, Any]) -> None:
-        """Check every input of a row without numpy; entries that no input asks for are ignored.
+        """Check every input of a row without numpy.
 
         Raises:
             InvalidData: an input is missing, or its type, shape or range does not fit.
@@ -199,8 +262,8 @@ class Inputs:
         for wanted in self.all:
             wanted.check(self.value(row, wanted))
 
-    def arrays(self, row: Dict[str, Any]) -> Tuple["numpy.ndarray", ...]:
-        """Return one array an input, each of its item's shape.
+    def arrays(self, row: Dict[str, Any]) -> Tuple[numpy.ndarray, ...]:
+        """Return one array an input, each of the shape of one request's value.
 
         Raises:
             InvalidData: as ``check``.
@@ -212,8 +275,8 @@ def _parsed(body: bytes, wanted: Input) -> object:
     """Return JSON that came without saying so, as form fields do."""
     try:
         return json.loads(bytes(body))
-    except ValueError:
-        wanted.refuse(f"{len(body)} bytes that are no JSON" if body else "nothing")
+    except (ValueError, RecursionError):
+        wanted.refuse(f"{len(body)} bytes that are no JSON" if body else "an empty body")
 
 
 def _missing(wanted: Input, received: Dict[str, Any]) -> InvalidData:
@@ -221,31 +284,6 @@ def _missing(wanted: Input, received: Dict[str, Any]) -> InvalidData:
     return InvalidData(f"input {wanted.name!r} is missing: expected {wanted.expected}, the request has {names}.")
 
 
-def _measure(value: object, kinds: Set[type]) -> Tuple[int, ...]:
-    """Return the shape of nested lists and add the types of their leaves to ``kinds``."""
-    if not isinstance(value, (list, tuple)):
-        kinds.add(type(value))
-        return ()
-    found = set(map(type, value))
-    if not found & {list, tuple}:
-        kinds |= found
-        return (len(value),)
-    shapes = {_measure(item, kinds) for item in value}
-    if len(shapes) > 1:
-        raise ValueError("rows of different lengths")
-    return (len(value), *shapes.pop())
-
-
-def _leaves(value: object) -> Iterator[float]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value  # type: ignore[misc]
-
-
-_WORDS = {str: "text", type(None): "null", dict: "an object", bytearray: "bytes", bytes: "bytes"}
-
-
-def _in_words(kinds: Set[type]) -> str:
-    return " and ".join(sorted(_WORDS.get(kind, kind.__name__) for kind in kinds))
+def _in_words(values: Sequence[object]) -> str:
+    """Say what the first of some values is."""
+    return _ARTICLES.get(type(values[0]), type(values[0]).__name__)

@@ -31,9 +31,7 @@ class Metric:
         kind: ``counter``, ``gauge`` or ``histogram``.
     """
 
-    def __init__(
-        self, store: MetricsStore, name: str, unit: str, dimension_names: Sequence[str], kind: str
-    ) -> None:
+    def __init__(self, store: MetricsStore, name: str, unit: str, dimension_names: Sequence[str], kind: str) -> None:
         self.metric_name = name
         self.unit = unit
         self.dimension_names = list(dimension_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, List, NamedTuple, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from marserve.errors import LoadError
 from marserve.service.arrays import ArrayService, weights_file
@@ -22,7 +22,9 @@ class ModelInput(NamedTuple):
     name: str
     shape: Tuple[int, ...]
     data_type: str
-    content_type: str = ""
+    content_type: Optional[str] = None
+    minimum: Optional[float] = None
+    maximum: Optional[float] = None
 
 
 class OnnxService(ArrayService):
@@ -30,7 +32,8 @@ class OnnxService(ArrayService):
 
     Attributes:
         session: the onnxruntime session.
-        input_names, output_names: the model's own, in its order.
+        input_names: the model's inputs, in the order of the arrays that ``run`` gets.
+        model_output_names: the model's outputs.
         device: where the model runs: ``cpu`` or ``cuda:0`` and so on.
     """
 
@@ -57,11 +60,15 @@ class OnnxService(ArrayService):
         except Exception as error:  # onnxruntime has a class of its own for each cause
             raise LoadError(f"onnxruntime cannot load {path}: {error}") from error
         model_inputs = self.session.get_inputs()
-        self.input_names = [each.name for each in model_inputs]
         self.model_output_names = [each.name for each in self.session.get_outputs()]
         self.takes_one = any(list(each.shape[:1]) == [1] for each in model_inputs)
         if self.inputs is None:
-            self.inputs = Inputs([_described(each) for each in model_inputs])
+            self.inputs = Inputs([_described(each) for each in model_inputs], is_batch_first=True)
+        # The signature's order is the arrays'; where its names are not the model's, the model's order is.
+        self.input_names = [each.name for each in self.inputs.all]
+        own_names = [each.name for each in model_inputs]
+        if set(self.input_names) != set(own_names):
+            self.input_names = own_names
 
     def run(self, arrays: Sequence[Any]) -> Any:
         """Return the model's output, a dict by name when it has several."""

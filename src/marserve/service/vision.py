@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
-from marserve.errors import InvalidData
+from marserve.errors import InvalidData, SignatureError
 from marserve.service.arrays import ArrayService
 from marserve.service.base import Row
+from marserve.service.context import Context
 from marserve.service.inputs import Input
 
 if TYPE_CHECKING:
@@ -20,51 +19,70 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class VisionService(ArrayService):
-    """Reads every input of shape ``(batch, channels, height, width)`` as an image; other inputs as numbers.
+    """Reads each input whose content type is ``image/…`` as an image; other inputs as numbers.
 
-    Stands before the service that runs the model: ``class Digits(VisionService, OnnxService)``. An image that
-    cannot be read costs its own request alone.
+    Stands before the service that runs the model: ``class Digits(VisionService, OnnxService)``. The shape in the
+    signature is (height, width), (channels, height, width) or (height, width, channels). An image that cannot be
+    read costs its own request alone.
 
     Attributes:
-        mean, deviation: per channel, for pixels of 0..1; None leaves the pixels as they are.
+        mean, deviation: per channel, taken from and divided into an image's values; None leaves them as they are.
     """
 
     mean: Optional[Sequence[float]] = None
     deviation: Optional[Sequence[float]] = None
 
-    def read(self, row: Row) -> Tuple[numpy.ndarray, ...]:
-        """Return one array an input; an image as float32 (channels, height, width).
-
-        Nested lists are taken as they are, ``(channels, height, width)`` or, with one channel,
-        ``(height, width)``. Everything else is decoded, resized to the signature's height and width (unless they
-        are free), scaled to 0..1 and normalised.
+    def initialize(self, context: Context) -> None:
+        """Load the model and look at the signature's images.
 
         Raises:
-            InvalidData: the input is missing or no image.
+            SignatureError: an input is sent as an image, and its shape is not one's.
+        """
+        super().initialize(context)
+        for each in self.inputs.all if self.inputs is not None else ():
+            if each.content_type.startswith("image/"):
+                _channels(each)
+        if not context.system_properties["limit_max_image_pixels"]:
+            from PIL import Image
+
+            Image.MAX_IMAGE_PIXELS = None
+
+    def read(self, row: Row) -> Tuple[numpy.ndarray, ...]:
+        """Return one array an input; see ``read_image``.
+
+        Raises:
+            InvalidData: an input is missing or does not fit.
         """
         if self.inputs is None:
             return super().read(row)
+        inputs = self.inputs
         return tuple(
             [
-                self.read_image(each, self.inputs.value(row, each))
-                if _is_image(each)
-                else each.array(self.inputs.value(row, each))
-                for each in self.inputs.all
+                self.read_image(each, inputs.value(row, each))
+                if each.content_type.startswith("image/")
+                else each.array(inputs.value(row, each))
+                for each in inputs.all
             ]
         )
 
     def read_image(self, wanted: Input, value: object) -> numpy.ndarray:
-        """Return one image as ``read`` describes it."""
-        if isinstance(value, str):
-            value = _from_base64(wanted, value)
-        if isinstance(value, (bytes, bytearray)):
-            return self.normalise(self.decode_image(wanted, bytes(value)))
-        if wanted.item_shape[0] == 1 and _depth(value) == 2:
-            value = [value]
-        return wanted.array(value)
+        """Return one image, in the shape of the signature.
+
+        Bytes, base64 text and ``{"b64": text}`` are decoded; nested lists are the values themselves.
+
+        Raises:
+            InvalidData: the value is no image.
+        """
+        data = wanted.from_base64(value) if isinstance(value, str) else wanted.raw(value)
+        return wanted.array(value) if data is None else self.normalise(wanted, self.decode_image(wanted, data))
 
     def decode_image(self, wanted: Input, data: bytes) -> numpy.ndarray:
-        """Return a PNG or JPEG (or whatever Pillow reads) as float32 (channels, height, width), values 0..1.
+        """Return an encoded image, resized to the signature's height and width where these are not free.
+
+        Values run from the signature's minimum to its maximum, 0 to 1 when it names none.
+
+        Args:
+            data: PNG, JPEG or whatever else Pillow reads.
 
         Raises:
             InvalidData: it is damaged, no image, or larger than Pillow's limit of pixels.
@@ -72,53 +90,51 @@ class VisionService(ArrayService):
         import numpy as np
         from PIL import Image
 
-        channels, height, width = wanted.item_shape
-        limited = self.context is None or self.context.system_properties["limit_max_image_pixels"]
+        channels, axis = _channels(wanted)
+        height, width = [size for index, size in enumerate(wanted.shape) if index != axis]
         try:
             with Image.open(io.BytesIO(data)) as image:
-                if limited and image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
-                    raise InvalidData(
-                        f"input {wanted.name!r}: the image has {image.width}x{image.height} pixels, "
-                        f"{Image.MAX_IMAGE_PIXELS} is the most."
-                    )
-                converted = image.convert(_MODES.get(channels, "RGB"))
+                most = Image.MAX_IMAGE_PIXELS
+                if most and image.width * image.height > most:
+                    wanted.refuse(f"an image of {image.width} x {image.height} pixels; {most} pixels are the most")
+                converted = image.convert(_MODES[channels])
                 if height and width and converted.size != (width, height):
                     converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(converted, dtype=np.float32) / 255.0
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InvalidData(
-                f"input {wanted.name!r}: expected an image, got {len(data)} bytes that cannot be read: {error}."
-            ) from error
-        return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+                pixels = np.asarray(converted, dtype=np.float32).reshape(converted.height, converted.width, -1)
+        except InvalidData:
+            raise
+        except Exception as error:  # each of Pillow's formats raises its own kinds for damaged data
+            wanted.refuse(f"{len(data)} bytes that cannot be read as an image ({error})")
+        low = wanted.minimum or 0.0
+        high = 1.0 if wanted.maximum is None else wanted.maximum
+        scaled = pixels * np.float32((high - low) / 255) + np.float32(low)
+        if axis is None:
+            return scaled[:, :, 0]
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1)) if axis == 0 else scaled
 
-    def normalise(self, pixels: numpy.ndarray) -> numpy.ndarray:
-        """Return ``(pixels - mean) / deviation`` per channel."""
+    def normalise(self, wanted: Input, pixels: numpy.ndarray) -> numpy.ndarray:
+        """Return ``(pixels - mean) / deviation``, per channel."""
         import numpy as np
 
+        _, axis = _channels(wanted)
+        shape = (-1, 1, 1) if axis == 0 else (-1,)
         if self.mean is not None:
-            pixels = pixels - np.asarray(self.mean, dtype=np.float32)[:, None, None]
+            pixels = pixels - np.asarray(self.mean, dtype=np.float32).reshape(shape)
         if self.deviation is not None:
-            pixels = pixels / np.asarray(self.deviation, dtype=np.float32)[:, None, None]
+            pixels = pixels / np.asarray(self.deviation, dtype=np.float32).reshape(shape)
         return pixels
 
 
-def _is_image(wanted: Input) -> bool:
-    return len(wanted.item_shape) == 3 and (wanted.is_image or wanted.item_shape[0] in _MODES)
-
-
-def _from_base64(wanted: Input, text: str) -> bytes:
-    """Return the bytes of base64 text, with or without a ``data:`` prefix."""
-    try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidData(
-            f"input {wanted.name!r}: expected an image, got text that is no base64: {error}."
-        ) from error
-
-
-def _depth(value: object) -> int:
-    depth = 0
-    while isinstance(value, (list, tuple)):
-        depth += 1
-        value = value[0] if value else None
-    return depth
+def _channels(wanted: Input) -> Tuple[int, Optional[int]]:
+    """Return the number of an image's channels and the axis that they are on, None without one."""
+    shape = wanted.shape
+    if len(shape) == 2:
+        return 1, None
+    if len(shape) == 3 and shape[0] in _MODES:
+        return shape[0], 0
+    if len(shape) == 3 and shape[2] in _MODES:
+        return shape[2], 2
+    raise SignatureError(
+        f"input {wanted.name!r} is sent as an image, but its shape in signature.json is {shape}: "
+        "neither (height, width) nor with 1, 3 or 4 channels before or behind."
+    )

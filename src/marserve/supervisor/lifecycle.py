@@ -100,9 +100,7 @@ class Row:
         self.failures = 0
 
 
-def version_state(
-    target: int, ready: int, starting: int, has_failed: bool, is_draining: bool
-) -> VersionState:
+def version_state(target: int, ready: int, starting: int, has_failed: bool, is_draining: bool) -> VersionState:
     """Return the state of a model version, derived from its workers.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
-from marserve.errors import PredictionException, RemoteProtocolError, ServeError, by_kind
+from marserve.errors import HandlerFault, PredictionException, RemoteProtocolError, ServeError, by_kind
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
 from marserve.wire.protocol import SERVER, next_state
@@ -363,12 +363,15 @@ def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
 
 def _error(answer: frames.AnswerIn) -> ServeError:
     """Return the error that an answer carries, as the class that its kind names."""
-    texts = {part.name: bytes(part.body).decode("utf-8", "replace") for part in answer.parts if type(part.body) is bytes}
+    texts = {
+        part.name: bytes(part.body).decode("utf-8", "replace") for part in answer.parts if type(part.body) is bytes
+    }
     message = texts.get(b"message", "")
     kind = answer.phrase.decode()
     if kind == PredictionException.kind:
         return PredictionException(message, answer.status or 500)
     error = _ERRORS.get(kind, ServeError)(message, texts.get(b"hint"))
-    if hasattr(error, "traceback"):
+    if isinstance(error, HandlerFault):
         error.traceback = texts.get(b"traceback", "")
+        error.fault = texts.get(b"fault", "")
     return error

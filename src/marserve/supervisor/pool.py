@@ -143,9 +143,7 @@ class Pool:
         Raises:
             ServeError: the tries to start them are over; says why.
         """
-        await self.wait_until(
-            lambda: self.ready_count >= wanted or self.failure is not None or self.target < wanted
-        )
+        await self.wait_until(lambda: self.ready_count >= wanted or self.failure is not None or self.target < wanted)
         if self.failure is not None and self.ready_count < wanted:
             raise self.failure
 
@@ -442,9 +440,7 @@ class Pool:
             self._bury(worker, suspects)
         self._put_back(worker, innocents)
         if not self._links and (self.failure is not None or not self.target) and not self.starting_count:
-            self._end_waiting(
-                NoWorker(f"{self.name} has no worker left: {self.failure or 'it was scaled to none'}")
-            )
+            self._end_waiting(NoWorker(f"{self.name} has no worker left: {self.failure or 'it was scaled to none'}"))
         self._has_changed()
         self._dispatch(time.monotonic())
         self._keep_looking()
@@ -457,7 +453,10 @@ class Pool:
                 again.append(job)
             else:
                 reason = worker.autopsy.reason if worker.autopsy else "its worker is gone."
-                self._end(job, WorkerDied(f"{job.attempts} workers ended with the request in their hands; the last: {reason}"))
+                self._end(
+                    job,
+                    WorkerDied(f"{job.attempts} workers ended with the request in their hands; the last: {reason}"),
+                )
         self.queue.put_back(again)
 
     def _bury(self, worker: Worker, suspects: list[Job]) -> None:

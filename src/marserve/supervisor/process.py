@@ -93,7 +93,19 @@ class Starter(Protocol):
 class Spawned:
     """A child process with its output read line by line."""
 
-    __slots__ = ("_loop", "_on_exit", "_on_line", "_output", "_pidfd", "_popen", "_rest", "exit", "lines", "name", "pid")
+    __slots__ = (
+        "_loop",
+        "_on_exit",
+        "_on_line",
+        "_output",
+        "_pidfd",
+        "_popen",
+        "_rest",
+        "exit",
+        "lines",
+        "name",
+        "pid",
+    )
 
     def __init__(
         self,

@@ -157,9 +157,7 @@ def encode_job(
         name, content_type, body = parts[0]
         if type(body) is bytes:
             size = len(body)
-            out.append(
-                _JOB_ONE.pack(id, kind, 0, 1, len(meta), len(name), len(content_type), INLINE, size)
-            )
+            out.append(_JOB_ONE.pack(id, kind, 0, 1, len(meta), len(name), len(content_type), INLINE, size))
             out.append(meta)
             out.append(name)
             out.append(content_type)
@@ -170,9 +168,7 @@ def encode_job(
     return sum(map(len, out[start:])) + _encode_parts(out, meta, parts)
 
 
-def _encode_parts(
-    out: List[Bytes], meta: bytes, parts: Sequence[Tuple[bytes, bytes, Union[Body, Placed]]]
-) -> int:
+def _encode_parts(out: List[Bytes], meta: bytes, parts: Sequence[Tuple[bytes, bytes, Union[Body, Placed]]]) -> int:
     """Append part heads, meta and parts; return their bytes."""
     start = len(out)
     tail: List[Bytes] = [meta]
@@ -253,9 +249,7 @@ def encode_answer(
     if type(body) is bytes:
         size = len(body)
         out.append(
-            _ANSWER_ONE.pack(
-                id, status, flags, 0, 1, len(phrase), len(meta), 0, len(content_type), INLINE, size
-            )
+            _ANSWER_ONE.pack(id, status, flags, 0, 1, len(phrase), len(meta), 0, len(content_type), INLINE, size)
         )
         out.append(phrase)
         out.append(meta)
@@ -404,6 +398,4 @@ def split_headers(meta: bytes) -> List[bytes]:
 
 def text_parts(**texts: Optional[str]) -> List[Tuple[bytes, bytes, bytes]]:
     """Return named parts that hold text: how an error crosses the wire."""
-    return [
-        (name.encode(), b"text/plain", text.encode("utf-8", "replace")) for name, text in texts.items() if text
-    ]
+    return [(name.encode(), b"text/plain", text.encode("utf-8", "replace")) for name, text in texts.items() if text]

@@ -49,11 +49,13 @@ def send_with_descriptors(sock: socket.socket, frame: bytes, descriptors: List[i
         raise OSError("A greeting did not fit into the socket's buffer.")
 
 
-def receive_with_descriptors(sock: socket.socket, reader: FrameReader, most: int) -> Tuple[Tuple[int, bytes], List[int]]:
-    """Receive one control frame and up to ``most`` descriptors; return ``(kind, body)`` and them.
+def receive_with_descriptors(
+    sock: socket.socket, reader: FrameReader, most: int
+) -> Tuple[List[Tuple[int, int, int, int, bytes]], List[int]]:
+    """Receive the greeting with up to ``most`` descriptors; return it, with what came close behind, and them.
 
     Raises:
-        RemoteProtocolError: the other side closed, or sent more than one frame.
+        RemoteProtocolError: the other side closed.
     """
     descriptors: List[int] = []
     while True:
@@ -67,9 +69,7 @@ def receive_with_descriptors(sock: socket.socket, reader: FrameReader, most: int
                 descriptors.extend(got)
         found = reader.feed(data)
         if found:
-            if len(found) != 1 or not reader.is_empty:
-                raise RemoteProtocolError("More than the greeting came before the worker had asked for it.")
-            return (found[0][0], found[0][4]), descriptors
+            return found, descriptors
 
 
 class WorkerStream:

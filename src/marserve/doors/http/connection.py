@@ -21,24 +21,21 @@ from typing import cast
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from marserve.doors.http.exchange import DONE, DROPPED, GONE, HIGH_WATER, OPEN, Exchange, standard_phrase
-from marserve.doors.http.lane import Application, Lane, Limits
+from marserve.doors.http.lane import Application, Lane, Limits, TurnLane
 
-__all__ = ["Application", "Connection", "Exchange", "Lane", "Limits", "TurnLane"]
+__all__ = ["Application", "Connection", "Exchange", "Lane", "Limits"]
 
 logger = logging.getLogger("marserve.http")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Lengths of the header names that ``_watch`` knows: asking for the length alone spares most headers the look-up.
-_WATCHED = frozenset((len("expect"), len("upgrade"), len("connection"), len("content-length"), len("transfer-encoding")))
+_WATCHED = frozenset(
+    (len("expect"), len("upgrade"), len("connection"), len("content-length"), len("transfer-encoding"))
+)
 #: Input is parsed in slices, so that limits between requests hold: the parser cannot be stopped inside one.
 _SLICE = 16_384
-
-
-class TurnLane(Lane):
-    """A lane that must not begin with a request before the answers to all earlier ones are complete."""
-
-    def turn(self, exchange: Exchange) -> None:
-        """All before it has been answered; never called for a request that was first when it was admitted."""
+#: Longest lingering of a connection while the server drains, seconds: many clients never close their side.
+_DRAIN_LINGER = 0.5
 
 
 class Connection(asyncio.Protocol):
@@ -49,8 +46,54 @@ class Connection(asyncio.Protocol):
         bridge: the lane of requests for which ``application.lane`` returns None.
         limits: what the client may take.
         loop: the running loop.
-        lost: called once with the connection, when it has gone.
+        made, lost: called with the connection when it is open and when it is gone; a TLS handshake that fails
+            makes neither.
     """
+
+    __slots__ = (
+        "_application",
+        "_backlog",
+        "_backlog_size",
+        "_bridge",
+        "_carried",
+        "_coding",
+        "_expectation",
+        "_feed",
+        "_find_lane",
+        "_head_since",
+        "_headers",
+        "_heard",
+        "_is_backlog_full",
+        "_is_body_held",
+        "_is_draining",
+        "_is_ending",
+        "_is_resuming",
+        "_length",
+        "_limits",
+        "_linger_timeout",
+        "_loop",
+        "_lost",
+        "_made",
+        "_max_body",
+        "_odd",
+        "_parked",
+        "_parser",
+        "_reading",
+        "_resumed",
+        "_sealed",
+        "_since",
+        "_slice",
+        "_touched",
+        "_unsent",
+        "behind",
+        "front",
+        "held_up",
+        "is_closing",
+        "paused",
+        "peer",
+        "transport",
+        "write",
+    )
 
     def __init__(
         self,
@@ -58,6 +101,7 @@ class Connection(asyncio.Protocol):
         bridge: TurnLane,
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
+        made: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:
         self._application = application
@@ -65,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._bridge = bridge
         self._limits = limits
         self._loop = loop
+        self._made = made
         self._lost = lost
         self._slice = min(_SLICE, limits.header_bytes)
 
@@ -83,8 +128,9 @@ class Connection(asyncio.Protocol):
         self._parser: HttpRequestParser
         self._feed: Callable[[bytes | memoryview], None]
         self._reading: Exchange | None = None
-        self._headers: list[bytes] | deque[bytes] = DROPPED
-        self._length = 0
+        self._headers: list[bytes] = DROPPED
+        self._length = 0  # of its body; -1 when it is chunked
+        self._max_body = 0
         self._coding: bytes | None = None
         self._expectation: bytes | None = None
         self._odd = False  # the headers need more than the fast lane looks at
@@ -95,24 +141,26 @@ class Connection(asyncio.Protocol):
         # Input that waits, unparsed.
         self.held_up = False
         self._sealed = False  # no further request is taken; input is dropped
-        self._backlog: deque[bytes] = deque()
+        self._backlog: deque[memoryview] = deque()
         self._backlog_size = 0
         self._is_backlog_full = False
         self._is_body_held = False
         self._is_resuming = False
 
-        # What the sweep looks at.
-        self._heard = False
-        self._since = 0.0
-        self._head_since = 0.0
-        self._carried = 0
+        # What the sweep looks at; moments on the monotonic clock.
+        self._heard = False  # something came since the last sweep
+        self._since = 0.0  # the last sign of life
+        self._head_since = 0.0  # the first byte of headers that are not complete, 0.0 when there are none
+        self._carried = 0  # bytes of incomplete headers, or of a chunked message
         self._unsent = 0
-        self._is_ending = False
+        self._is_ending = False  # the last answer has been written
         self._is_draining = False
+        self._linger_timeout = limits.linger_timeout
 
     # ---- the socket's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
         self.transport = transport = cast(asyncio.Transport, transport)
         self.write = transport.write
         self.is_closing = transport.is_closing
@@ -120,22 +168,23 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._since = monotonic()
         self._open_parser()
+        self._made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
         self._seal()
         self._abandon_all()
-        self._is_ending = True
-        self._feed = DROPPED.append  # type: ignore[assignment]
-        del self._parser  # it holds this object's methods: without this only the garbage collector frees both
+        # The parser holds methods of this object: without this only the garbage collector would free both.
+        del self._parser, self._feed
         self._lost(self)
 
     def eof_received(self) -> None:
         """Treat a client that closes its side as gone, even if it only half-closes: nobody can tell."""
-        self._seal()
+        self._begin_end()
         self._abandon_all()
-        self._is_ending = True
 
     def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
         self._heard = True
         if self.held_up or len(data) > self._slice:
             self._take(data)
@@ -143,10 +192,12 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def pause_writing(self) -> None:
+        """The client is slow: read no further requests either, their answers would pile up."""
         self.paused = self.held_up = True
         self._unsent, self._since = self.transport.get_write_buffer_size(), monotonic()
 
     def resume_writing(self) -> None:
+        """The client has taken what had piled up."""
         self.paused = False
         if self.front is not None:
             self._tell_drained(self.front)
@@ -194,7 +245,7 @@ class Connection(asyncio.Protocol):
         self._open_parser()
         if exchange is None:
             return
-        framing = b"content-length: %d" % self._length if self._coding is None else b"transfer-encoding: chunked"
+        framing = b"transfer-encoding: chunked" if self._length < 0 else b"content-length: %d" % self._length
         self._resumed = exchange
         self._feed(b"POST / HTTP/1.1\r\nupgrade: -\r\n" + framing + b"\r\n\r\n")
 
@@ -204,7 +255,7 @@ class Connection(asyncio.Protocol):
             return
         exchange = self._reading
         if exchange is not None and exchange.lane is not None:
-            if self._coding is not None:
+            if self._length < 0:
                 # Chunk lines, their extensions and trailers are bounded too, but a chunk may be one byte long.
                 self._carried += len(data)
                 if self._carried > self._limits.header_bytes + 16 * exchange.size:
@@ -230,7 +281,7 @@ class Connection(asyncio.Protocol):
         ):
             self._parse(data)  # no request can begin in it, so there is nothing to stop at
             return
-        self._backlog.append(data)
+        self._backlog.append(memoryview(data))  # slices of it are no copies
         self._backlog_size += len(data)
         if not self.held_up:
             self._work_off()
@@ -241,15 +292,11 @@ class Connection(asyncio.Protocol):
     def _work_off(self) -> None:
         while self._backlog and not self.held_up:
             data = self._backlog.popleft()
+            if len(data) > self._slice:
+                self._backlog.appendleft(data[self._slice :])
+                data = data[: self._slice]
             self._backlog_size -= len(data)
-            view = memoryview(data)
-            for start in range(0, len(data), self._slice):
-                if self.held_up:
-                    if not self._sealed:
-                        self._backlog.appendleft(data[start:])
-                        self._backlog_size += len(data) - start
-                    break
-                self._parse(view[start : start + self._slice])
+            self._parse(data)
         if self._is_backlog_full and self._backlog_size <= self._limits.pipeline_bytes:
             self._is_backlog_full = False
             self._steer_reading()
@@ -265,6 +312,8 @@ class Connection(asyncio.Protocol):
         if self._sealed or self.paused or len(self.behind) >= self._limits.pipeline_depth:
             return
         self.held_up = False
+        if self._head_since:  # that the headers had to wait was not the client's fault
+            self._head_since = monotonic()
         self._work_off()
 
     def hold_body(self, is_held: bool) -> None:
@@ -288,10 +337,14 @@ class Connection(asyncio.Protocol):
         self._head_since = 0.0
         self._backlog.clear()
         self._backlog_size = 0
+        if self._is_backlog_full or self._is_body_held:  # go on reading, to see the client close its side
+            self._is_backlog_full = self._is_body_held = False
+            self._steer_reading()
 
     # ---- the parser's callbacks; nothing may escape from them, it would break the parser
 
     def on_url(self, piece: bytes) -> None:
+        """Take the target, or a piece of it."""
         exchange = self._reading
         if exchange is None:
             self._touched = True
@@ -303,6 +356,7 @@ class Connection(asyncio.Protocol):
             exchange.arrived = monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer."""
         headers = self._headers
         headers.append(name)
         headers.append(value)
@@ -324,6 +378,7 @@ class Connection(asyncio.Protocol):
             self._odd = True
 
     def on_headers_complete(self) -> None:
+        """Decide who answers."""
         exchange = self._reading
         assert exchange is not None
         parser = self._parser
@@ -331,7 +386,6 @@ class Connection(asyncio.Protocol):
         if self._odd or not parser.should_keep_alive():
             self._begin_odd(exchange)
         else:
-            self._coding = None
             self._begin(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -339,8 +393,9 @@ class Connection(asyncio.Protocol):
         if self._head_since and not self._is_head_within_limit(exchange):
             return
         lane = self._find_lane(exchange.method, exchange.target) or self._bridge
-        if self._length > lane.max_body:
-            self._refuse_body(lane.max_body)
+        self._max_body = lane.max_body
+        if self._length > self._max_body:
+            self._refuse_body()
             return
         exchange.lane = lane
         if self.front is None:
@@ -354,17 +409,19 @@ class Connection(asyncio.Protocol):
             self._fail(exchange)
 
     def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
         exchange = self._reading
         if exchange is None:
             return
         exchange.pieces.append(piece)
         exchange.size += len(piece)
-        if exchange.size > exchange.lane.max_body:  # type: ignore[union-attr]
-            self._refuse_body(exchange.lane.max_body)  # type: ignore[union-attr]
+        if exchange.size > self._max_body:
+            self._refuse_body()
         elif exchange.on_piece is not None:
             exchange.on_piece()
 
     def on_message_complete(self) -> None:
+        """Hand the whole message to its lane."""
         exchange = self._reading
         if exchange is None:
             return
@@ -373,7 +430,7 @@ class Connection(asyncio.Protocol):
             self._seal()
         if exchange.state < DONE:
             try:
-                exchange.lane.accept(exchange)  # type: ignore[union-attr]
+                exchange.lane.accept(exchange)  # type: ignore[union-attr]  # it was admitted
             except Exception:
                 self._fail(exchange)
         if self.behind and len(self.behind) >= self._limits.pipeline_depth:
@@ -389,5 +446,213 @@ class Connection(asyncio.Protocol):
         self._odd = self._is_draining
         coding, self._coding = self._coding, None
         expectation, self._expectation = self._expectation, None
+        if coding is not None:
+            self._length, self._carried = -1, 0
+            self._headers = DROPPED  # what comes now is trailers, and they come after the decision
         if self._resumed is not None:
-            ...
+            self._reading, self._resumed = self._resumed, None
+            return
+        exchange.http_version = version = self._parser.get_http_version()
+        awaits_continue = expectation is not None and version == "1.1"
+        if version not in ("1.1", "1.0"):
+            self._refuse(505, f"HTTP/{version} is not spoken here; use HTTP/1.1.")
+        elif coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
+            self._refuse(501, "The only transfer-encoding that is understood is chunked, on HTTP/1.1.")
+        elif awaits_continue and expectation.strip().lower() != b"100-continue":  # type: ignore[union-attr]
+            self._refuse(417, "The only expectation that can be met is 100-continue.")
+        else:
+            exchange.close_after = self._is_draining or not self._parser.should_keep_alive()
+            self._begin_awaited(exchange) if awaits_continue else self._begin(exchange)
+            if self._parser.should_upgrade():
+                self._parked, self._reading = self._reading, None
+
+    def _begin_awaited(self, exchange: Exchange) -> None:
+        """Begin a request whose client wants to hear, before it sends the body, whether it is welcome."""
+        is_last = exchange.close_after
+        exchange.close_after = True  # a refusal leaves open whether the body still comes: nothing can follow it
+        self._begin(exchange)
+        if self._reading is exchange and exchange.state == OPEN:
+            exchange.close_after = is_last
+            exchange.emit(_CONTINUE)
+
+    def _is_head_within_limit(self, exchange: Exchange) -> bool:
+        """Close the clock of headers that came in several pieces, and weigh them; refuse them when too large."""
+        self._head_since, self._carried = 0.0, 0
+        headers = exchange.headers
+        # Four bytes a header are colon, blank and line end, and fourteen go with the method and the version.
+        size = len(exchange.method) + len(exchange.target) + sum(map(len, headers)) + 2 * len(headers) + 14
+        if size <= self._limits.header_bytes:
+            return True
+        self._refuse_head()
+        return False
+
+    def _refuse_head(self) -> None:
+        limit = self._limits.header_bytes
+        if self._reading is not None and len(self._reading.target) > limit:
+            self._refuse(414, f"The request line is longer than {limit} bytes.")
+        else:
+            self._refuse(431, f"The request line and the headers together are larger than {limit} bytes.")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"The body is larger than {self._max_body} bytes.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer the message that is being received with an error, in its turn; nothing can follow it."""
+        exchange = self._reading or Exchange(self, b"", monotonic())
+        self._seal()
+        exchange.close_after = True
+        if exchange.lane is None:  # nobody was asked yet
+            if self.front is None:
+                self.front = exchange
+            else:
+                self.behind.append(exchange)
+            self._answer(exchange, status, message)
+        elif exchange.state < DONE:
+            self._replace_answer(exchange, status, message)
+        elif exchange not in self.behind:  # its answer has left already
+            self.finish()
+
+    def _fail(self, exchange: Exchange) -> None:
+        """Answer for a lane that raised."""
+        logger.exception("%s %s failed.", exchange.method.decode("latin-1"), exchange.target.decode("latin-1"))
+        self._replace_answer(exchange, 500, "The request failed: this is a fault of the server.")
+
+    def _replace_answer(self, exchange: Exchange, status: int, message: str) -> None:
+        """Answer for a lane, and tell it that its own answer is not wanted any more."""
+        if exchange.state == OPEN:
+            self._abandon(exchange)
+            exchange.state = OPEN
+            self._answer(exchange, status, message)
+            exchange.state = GONE  # what the lane may still send is dropped, not an error
+        elif exchange.state < DONE:
+            exchange.break_off()
+            self._tell_gone(exchange)
+
+    def _answer(self, exchange: Exchange, status: int, message: str) -> None:
+        headers, body = self._application.refuse(status, message)
+        exchange.respond(status, standard_phrase(status), headers, body)
+
+    # ---- the turn
+
+    def advance(self) -> None:
+        """The answer of ``front`` is complete: give the turn to the next, writing what is ready on the way."""
+        self.front = None
+        behind = self.behind
+        while behind:
+            self.front = exchange = behind.popleft()
+            held, exchange.held = exchange.held, None
+            if held and not self.is_closing():
+                self.write(b"".join(held))
+            if exchange.state < DONE:
+                if exchange.lane is self._bridge:
+                    self._bridge.turn(exchange)
+                if not self.paused:
+                    self._tell_drained(exchange)
+                break
+            self.front = None
+            if exchange.close_after:
+                self.finish()
+                return
+        self._resume_later()
+
+    def finish(self, is_broken: bool = False, with_reset: bool = False) -> None:
+        """Close behind the last answer, so that the client can still read it; those behind it are abandoned."""
+        is_read = self._reading is None
+        self.front = None
+        self._begin_end()
+        self._abandon_all()
+        transport = self.transport
+        if self.is_closing():
+            return
+        if with_reset:
+            socket = transport.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        elif not is_broken and transport.can_write_eof():
+            transport.write_eof()  # the client closes when it has read all, or the sweep does
+        elif is_broken or is_read:
+            transport.close()
+
+    def _begin_end(self) -> None:
+        self._seal()
+        self._is_ending = True
+        self._since = monotonic()
+        self._unsent = self.transport.get_write_buffer_size()
+
+    def _abandon_all(self) -> None:
+        pending = [*self.behind] if self.front is None else [self.front, *self.behind]
+        self.front = None
+        self.behind.clear()
+        for exchange in pending:
+            self._abandon(exchange)
+
+    def _abandon(self, exchange: Exchange) -> None:
+        if exchange.state < DONE:
+            exchange.state = GONE
+            self._tell_gone(exchange)
+
+    def _tell_gone(self, exchange: Exchange) -> None:
+        exchange.on_drained = exchange.on_piece = None
+        try:
+            exchange.lane.gone(exchange)  # type: ignore[union-attr]  # it was admitted
+        except Exception:
+            logger.exception("A request could not be given up.")
+
+    def _tell_drained(self, exchange: Exchange) -> None:
+        callback, exchange.on_drained = exchange.on_drained, None
+        if callback is not None:
+            callback()
+
+    # ---- the listener's side
+
+    @property
+    def pending_count(self) -> int:
+        """Requests whose answers are not complete."""
+        return len(self.behind) + (self.front is not None)
+
+    def sweep(self, now: float) -> None:
+        """Hold the client to the timeouts; called about once a second with ``time.monotonic()``."""
+        limits = self._limits
+        was_heard, self._heard = self._heard, False
+        if self.paused or self._is_ending:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self._since = now
+            self._unsent = unsent
+            patience = limits.write_timeout if unsent or self.paused else self._linger_timeout
+            if now - self._since > patience:
+                self.transport.abort()
+        elif self._head_since and not self.held_up and now - self._head_since > limits.header_timeout:
+            self._refuse(408, f"The headers were not complete within {limits.header_timeout:g} seconds.")
+        elif was_heard or self.held_up or self._is_body_held:
+            self._since = now
+        elif self._reading is not None and self._reading.lane is not None:
+            if now - self._since > limits.body_timeout:
+                self._refuse(408, f"Nothing of the body came for {limits.body_timeout:g} seconds.")
+        elif self.front is not None:
+            self._since = now
+        elif now - self._since > limits.keep_alive_timeout and not self._head_since:
+            self._close_idle()
+
+    def drain(self) -> None:
+        """Answer what has been accepted, then close; close at once when nothing has been."""
+        self._is_draining = self._odd = True
+        self._linger_timeout = min(self._linger_timeout, _DRAIN_LINGER)
+        reading = self._reading
+        last = self.behind[-1] if self.behind else self.front
+        if last is not None:
+            last.close_after = True
+            if reading is not last:
+                self._seal()
+        elif reading is not None and reading.lane is not None:  # it was refused, its body is only being dropped
+            self.finish()
+        elif reading is None and not self._head_since and not self._is_ending:
+            self._close_idle()
+
+    def cut(self) -> None:
+        """Close at once, whatever is not answered."""
+        self.transport.abort()
+
+    def _close_idle(self) -> None:
+        self._begin_end()
+        self.transport.close()

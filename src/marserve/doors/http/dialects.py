@@ -4,16 +4,16 @@ Sources: TorchServe 0.12 and Multi Model Server 1.1 as their clients see them: b
 headers. Everything that does not depend on one request is made once, when this module is loaded.
 
 An error may carry ``model`` and ``version`` (texts; "" for none), set by ``errors.about``; a ``HandlerFault`` may
-carry ``fault``, a key of ``_HANDLER_FAULTS``. An error without them is told in its own words.
+carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``). An error without them is told in its own words.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
 
-from marserve.errors import PredictionException, ServeError
+from marserve.errors import LoadError, PredictionException, ServeError
 
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (
@@ -28,8 +28,9 @@ _PHRASES = {413: "Request Entity Too Large", 499: "Client Closed Request", 507: 
 class ErrorRow(NamedTuple):
     """How a dialect answers one kind of error.
 
-    ``text`` may name ``{model}`` and ``{version}``; it counts when the error carries a model, or when it names
-    neither. "" is the error's own message. ``headers`` is flat: name, value, name, value.
+    ``text`` takes the place of the error's message; "" is the message itself. It may name ``{model}``,
+    ``{version}`` and ``{with_version}`` (" Version 1.0", or nothing), and then counts for errors that carry a
+    model alone. ``headers`` is flat: name, value, name, value.
     """
 
     status: int
@@ -61,17 +62,16 @@ class Dialect:
 
     Attributes:
         name: native, torchserve or mms.
-        errors: by kind of error; what is not there is answered as ``Internal``.
+        errors: by kind of error, or ``kind.fault``; what is not there is answered as ``Internal``.
         standing_headers: raw header lines of every answer, beside x-request-id.
         json_indent: blanks a level, None for the compact form.
         closes_on_error: whether an answer of 400 or more ends the connection.
-        keeps_request_id: whether a client's own x-request-id is the request's; else each gets a fresh one.
         prediction_type: content type of a JSON answer of a service that chose none, b"" for no header.
         prediction_phrase: reason phrase of a service's answer that chose none.
         describes_list: whether a model is described by a list of its versions; else by one object.
         registers_synchronously: whether registering waits for its workers unless told otherwise.
         texts: what management answers as its status, by event; they name model, version and workers.
-        ping: by state of the server: healthy, partial (some worker is missing), unhealthy.
+        ping: by state of the server: starting, healthy, partial (some worker is missing), unhealthy.
         error_members: what an error's JSON object holds, in order.
     """
 
@@ -82,13 +82,11 @@ class Dialect:
     standing_headers: bytes = b""
     json_indent: int | None = None
     closes_on_error: bool = False
-    keeps_request_id: bool = False
     prediction_type: bytes = b""
     prediction_phrase: bytes = b""
     describes_list: bool = True
     registers_synchronously: bool = True
     error_members: tuple[str, ...] = ("code", "type", "message")
-    _bodies: dict[str, bytes] = field(default_factory=dict)
 
     def json_body(self, value: object) -> bytes:
         """Return a management answer as JSON: members that are None left out, a newline at the end."""
@@ -103,7 +101,7 @@ class Dialect:
 
     def error_body(self, error: ServeError) -> ErrorAnswer:
         """Return an error as this dialect answers it."""
-        row = self.errors.get(error.kind, self.errors["Internal"])
+        row = self._row(error)
         status = _own_status(error) if isinstance(error, PredictionException) else row.status
         phrase = status_phrase(status)
         if not row.has_body:
@@ -116,8 +114,12 @@ class Dialect:
         }
         told: dict[str, object] = {name: members[name] for name in self.error_members}
         # The author of an archive that does not load needs to know why; a prediction's client does not.
-        told["traceback"] = getattr(error, "traceback", None) if error.kind == "LoadError" else None
+        told["traceback"] = (error.traceback or None) if isinstance(error, LoadError) else None
         return ErrorAnswer(status, phrase, (*_JSON, *row.headers), self.json_body(told))
+
+    def _row(self, error: ServeError) -> ErrorRow:
+        by_fault = self.errors.get(f"{error.kind}.{getattr(error, 'fault', '')}")
+        return by_fault or self.errors.get(error.kind) or self.errors["Internal"]
 
 
 def status_phrase(status: int) -> bytes:
@@ -128,3 +130,201 @@ def status_phrase(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return f"{'Client Error' if status < 500 else 'Server Error'} ({status})".encode()
+
+
+def _own_status(error: PredictionException) -> int:
+    """Return the status that a service chose, or 500 for one that no client would understand."""
+    code = error.error_code
+    return code if isinstance(code, int) and 200 <= code <= 999 else 500
+
+
+def _message(row: ErrorRow, error: ServeError) -> str:
+    model, version = error.model, error.version
+    if not row.text or ("{model}" in row.text and not model):
+        return error.message
+    # "null" is what the old servers, written in Java, print for a version that nobody named.
+    with_version = f" Version {version}" if version else ""
+    return row.text.format(model=model, version=version or "null", with_version=with_version)
+
+
+def _without_none(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_none(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(member) for member in value]
+    return value
+
+
+# --- native --------------------------------------------------------------------------------------------
+
+_RETRY = (b"retry-after", b"1")
+
+_NATIVE_STATUSES: dict[str, ErrorRow] = {
+    kind: ErrorRow(status, kind)
+    for kind, status in {
+        "BadRequest": 400,
+        "InvalidData": 400,
+        "Forbidden": 403,
+        "RouteNotFound": 404,
+        "ModelNotFound": 404,
+        "VersionNotFound": 404,
+        "MethodNotAllowed": 405,
+        "Conflict": 409,
+        "TooLarge": 413,
+        "JobTimeout": 504,
+        "Cancelled": 499,
+        "OutOfMemory": 507,
+        "ArchiveError": 400,
+        "ManifestError": 400,
+        "SignatureError": 400,
+        "UnsafeArchive": 400,
+        "LoadError": 500,
+        "HandlerFault": 500,
+        "PredictionException": 500,
+        "WorkerDied": 500,
+        "WorkerSilent": 504,
+        "ProtocolError": 500,
+        "ConfigError": 500,
+        "Internal": 500,
+    }.items()
+}
+
+_TORCHSERVE_TEXTS = {
+    "registered_idle": 'Model "{model}" Version: {version} registered with 0 initial workers. '
+    "Use scale workers API to add workers for the model.",
+    "registered": 'Model "{model}" Version: {version} registered with {workers} initial workers',
+    "scaling": "Processing worker updates...",
+    "scaled": "Workers scaled to {workers} for model: {model}",
+    "version_scaled": "Workers scaled to {workers} for model: {model}, version: {version}",
+    "default_set": 'Default version successfully updated for model "{model}" to "{version}"',
+    "unregistered": 'Model "{model}" unregistered',
+}
+
+NATIVE = Dialect(
+    name="native",
+    errors={
+        **_NATIVE_STATUSES,
+        "NotAuthorized": ErrorRow(401, "NotAuthorized", headers=(b"www-authenticate", b"Bearer")),
+        "QueueFull": ErrorRow(503, "QueueFull", headers=_RETRY),
+        "NoWorker": ErrorRow(503, "NoWorker", headers=_RETRY),
+        "ShuttingDown": ErrorRow(503, "ShuttingDown", headers=_RETRY),
+    },
+    texts=_TORCHSERVE_TEXTS,
+    ping={
+        "starting": Ping(503, "Starting"),
+        "healthy": Ping(200, "Healthy"),
+        "partial": Ping(200, "Degraded"),
+        "unhealthy": Ping(503, "Unhealthy"),
+    },
+    prediction_type=b"application/json",
+    prediction_phrase=b"OK",
+    error_members=("code", "type", "message", "hint"),
+)
+
+# --- the old servers -----------------------------------------------------------------------------------
+
+_NO_WORKER = (
+    'Model "{model}"{with_version} has no worker to serve inference request. Please use scale workers API to add '
+    "workers. If this is a sequence inference, please check if it is closed, or expired; or exceeds "
+    "maxSequenceJobQueueSize"
+)
+_UNAUTHORIZED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+_INTERNAL = "InternalServerException"
+_UNAVAILABLE = "ServiceUnavailableException"
+
+_TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
+    "BadRequest": ErrorRow(400, "BadRequestException"),
+    "InvalidData": ErrorRow(400, "BadRequestException"),
+    "NotAuthorized": ErrorRow(400, "InvalidKeyException", _UNAUTHORIZED),
+    "Forbidden": ErrorRow(403, "InvalidModelVersionException", "Cannot remove default version for model {model}"),
+    "RouteNotFound": ErrorRow(
+        404,
+        "ResourceNotFoundException",
+        "Requested resource is not found, please refer to API document.",
+    ),
+    "ModelNotFound": ErrorRow(404, "ModelNotFoundException", "Model not found: {model}"),
+    "VersionNotFound": ErrorRow(
+        404, "ModelVersionNotFoundException", "Model version: {version} does not exist for model: {model}"
+    ),
+    "MethodNotAllowed": ErrorRow(
+        405,
+        "MethodNotAllowedException",
+        "Requested method is not allowed, please refer to API document.",
+    ),
+    "Conflict": ErrorRow(
+        409, "ConflictStatusException", "Model version {version} is already registered for model {model}"
+    ),
+    "TooLarge": ErrorRow(413, "", has_body=False),
+    "QueueFull": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
+    "NoWorker": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
+    "JobTimeout": ErrorRow(503, _UNAVAILABLE),
+    "Cancelled": ErrorRow(503, _UNAVAILABLE),
+    "ShuttingDown": ErrorRow(503, _UNAVAILABLE),
+    "OutOfMemory": ErrorRow(507, _INTERNAL, "Out of resources"),
+    "ArchiveError": ErrorRow(400, "InvalidModelException"),
+    "ManifestError": ErrorRow(400, "InvalidModelException"),
+    "SignatureError": ErrorRow(400, "InvalidModelException"),
+    "UnsafeArchive": ErrorRow(400, "InvalidModelException"),
+    "LoadError": ErrorRow(500, _INTERNAL, "Failed to start workers for model {model} version: {version}"),
+    "HandlerFault": ErrorRow(503, _INTERNAL, "Prediction failed"),
+    "HandlerFault.not_a_list": ErrorRow(503, _INTERNAL, "Invalid model predict output"),
+    "HandlerFault.wrong_count": ErrorRow(503, _INTERNAL, "number of batch response mismatched"),
+    "HandlerFault.unsendable": ErrorRow(503, _INTERNAL, "Unsupported model output data type."),
+    "PredictionException": ErrorRow(500, _INTERNAL),
+    "WorkerDied": ErrorRow(500, _INTERNAL, "Worker died."),
+    "WorkerSilent": ErrorRow(500, _INTERNAL, "Worker died."),
+    "ProtocolError": ErrorRow(500, _INTERNAL, "Worker died."),
+    "ConfigError": ErrorRow(500, _INTERNAL),
+    "Internal": ErrorRow(500, _INTERNAL),
+}
+
+TORCHSERVE = Dialect(
+    name="torchserve",
+    errors=_TORCHSERVE_ERRORS,
+    texts=_TORCHSERVE_TEXTS,
+    ping={
+        "starting": Ping(500, "Unhealthy"),
+        "healthy": Ping(200, "Healthy"),
+        "partial": Ping(500, "Unhealthy"),
+        "unhealthy": Ping(500, "Unhealthy"),
+    },
+    standing_headers=_NO_CACHE,
+    json_indent=2,
+    closes_on_error=True,
+)
+
+_MMS_NO_WORKER = "No worker is available to serve request for model: {model}. Consider increasing job queue size."
+
+MMS = Dialect(
+    name="mms",
+    errors={
+        **_TORCHSERVE_ERRORS,
+        # One version a model: a version that is not there is a model that is not there.
+        "VersionNotFound": ErrorRow(404, "ModelNotFoundException", "Model not found: {model}"),
+        "Conflict": ErrorRow(409, "ConflictStatusException", "Model {model} is already registered."),
+        "QueueFull": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
+        "NoWorker": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
+        "LoadError": ErrorRow(500, _INTERNAL, "Failed to start workers"),
+    },
+    texts={
+        **_TORCHSERVE_TEXTS,
+        "registered_idle": 'Model "{model}" registered',
+        "registered": "Workers scaled",
+        "scaled": "Workers scaled",
+        "version_scaled": "Workers scaled",
+    },
+    # MMS answers 200 whatever it says.
+    ping={
+        "starting": Ping(200, "Unhealthy"),
+        "healthy": Ping(200, "Healthy"),
+        "partial": Ping(200, "Partial Healthy"),
+        "unhealthy": Ping(200, "Unhealthy"),
+    },
+    standing_headers=_NO_CACHE,
+    json_indent=2,
+    closes_on_error=True,
+    describes_list=False,
+)
+
+#: By name, as settings hold it.
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (NATIVE, TORCHSERVE, MMS)}

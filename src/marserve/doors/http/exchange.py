@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from http.client import responses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from marserve.doors.http.connection import Connection
@@ -23,7 +23,7 @@ GONE = 5  # nobody waits any more; whatever is still sent is dropped
 HIGH_WATER = 65_536
 
 #: Takes the place of a list whose items nobody wants.
-DROPPED: deque[bytes] = deque(maxlen=0)
+DROPPED = cast("list[bytes]", deque(maxlen=0))
 
 _BODILESS = (204, 304)
 _KEEP = b"connection: keep-alive\r\n\r\n"
@@ -46,7 +46,7 @@ def render_headers(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     Raises:
         ValueError: a name or a value holds CR, LF or NUL, which would let it end the header or the answer.
     """
-    lines = []
+    lines: list[bytes] = []
     for name, value in pairs:
         if not name or any(byte in name or byte in value for byte in (b"\r", b"\n", b"\0")) or b":" in name:
             raise ValueError(f"{name!r}: {value!r} cannot be sent as a header.")
@@ -123,7 +123,7 @@ class Exchange:
         self.method = b""
         self.http_version = "1.1"
         self.headers: list[bytes] = []
-        self.pieces: list[bytes] | deque[bytes] = []
+        self.pieces: list[bytes] = []
         self.size = 0
         self.lane: Lane | None = None
         self.owner: object = None
@@ -225,7 +225,7 @@ class Exchange:
         else:
             framing, state = b"transfer-encoding: chunked\r\n", CHUNKED
         self.state = MUTE if self.method == b"HEAD" else state
-        self._emit(b"".join((line, headers, framing, _CLOSE if self.close_after else _KEEP)))
+        self.emit(b"".join((line, headers, framing, _CLOSE if self.close_after else _KEEP)))
 
     def chunk(self, data: bytes) -> bool:
         """Send one piece: exactly one HTTP chunk, never merged with another; nothing for an empty one.
@@ -235,9 +235,9 @@ class Exchange:
         state = self.state
         if state == CHUNKED:
             if data:  # an empty chunk would end the body
-                self._emit(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
+                self.emit(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
         elif state == RAW:
-            self._emit(data)
+            self.emit(data)
         elif state in (OPEN, DONE):
             raise RuntimeError("No answer has been begun, or it has ended already.")
         if self.held is not None:
@@ -252,7 +252,7 @@ class Exchange:
         if state in (OPEN, DONE):
             raise RuntimeError("No answer has been begun, or it has ended already.")
         if state == CHUNKED:
-            self._emit(b"0\r\n\r\n")
+            self.emit(b"0\r\n\r\n")
         self._done()
 
     def break_off(self) -> None:
@@ -263,12 +263,14 @@ class Exchange:
         is_ambiguous = self.state == RAW
         self.state = GONE
         self.close_after = True
+        self.held = None
         if self.connection.front is self:
             self.connection.finish(is_broken=True, with_reset=is_ambiguous)
 
     # ---- the turn
 
-    def _emit(self, data: bytes) -> None:
+    def emit(self, data: bytes) -> None:
+        """Write raw bytes of the answer, or hold them until its turn; for this room alone."""
         connection = self.connection
         if connection.front is not self:
             self._hold(data)

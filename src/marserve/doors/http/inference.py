@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 from marserve.batching.job import Job, JobKind
 from marserve.doors.http.connection import Exchange
-from marserve.doors.http.dialects import Dialect
+from marserve.doors.http.dialects import Dialect, status_phrase
 from marserve.errors import BadRequest, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
@@ -39,7 +39,7 @@ class Prediction:
         """See ``Reply``."""
         if status >= 400 and self._lane.door.dialect.closes_on_error:
             self._exchange.close_after = True
-        self._exchange.respond(status, phrase, self._headers(headers), body)
+        self._exchange.respond(status, phrase or self._lane.door.phrase(status), self._headers(headers), body)
 
     def start(self, status: int, phrase: bytes, headers: Sequence[bytes]) -> None:
         """See ``Reply``."""
@@ -56,13 +56,13 @@ class Prediction:
     def fail(self, error: ServeError) -> int:
         """See ``Reply``; returns the status that the dialect has chosen."""
         dialect = self._lane.door.dialect
-        refusal = dialect.refuse(error)
+        told = dialect.error_body(error)
         if self.job is not None:
-            self.job.status = refusal.status
+            self.job.status = told.status
         if dialect.closes_on_error:
             self._exchange.close_after = True
-        self._exchange.respond(refusal.status, refusal.phrase, self._headers(()) + refusal.headers, refusal.body)
-        return refusal.status
+        self._exchange.respond(told.status, told.phrase, self._headers(told.headers), told.body)
+        return told.status
 
 
 class PredictionLane:
@@ -163,6 +163,7 @@ class InferenceDoor:
         self.max_body = max_body
         self.standing = dialect.standing_headers
         self.id_prefix = plane.id_prefix.encode()
+        self._phrases = bool(dialect.prediction_phrase)
         self._observer = observer
         self._lanes: dict[bytes, PredictionLane | None] = {}
 
@@ -187,6 +188,10 @@ class InferenceDoor:
             case ["invocations"]:
                 return InvocationsLane(self, query)
         return None
+
+    def phrase(self, status: int) -> bytes:
+        """Return the reason phrase of an answer whose service chose none."""
+        return status_phrase(status) if self._phrases else b""
 
     def only_model(self) -> str:
         """Return the name of the only model, "" when there is none or several."""

@@ -45,6 +45,13 @@ class Lane(Protocol):
         """
 
 
+class TurnLane(Lane, Protocol):
+    """A lane that begins with a request only when the answers to all before it on its connection are complete."""
+
+    def turn(self, exchange: Exchange) -> None:
+        """All before it have been answered; not called for a request that was first when it was admitted."""
+
+
 class Application(Protocol):
     """What a listener serves."""
 
@@ -92,4 +99,6 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) <= 0:
-                raise ConfigError(f"The HTTP limit {field.name} is {getattr(self, field.name)}.", "It must be above 0.")
+                raise ConfigError(
+                    f"The HTTP limit {field.name} is {getattr(self, field.name)}.", "It must be above 0."
+                )

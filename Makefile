@@ -1,0 +1,60 @@
+# Every command of the project, one line a verb. README and CI call these and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+# torch's own name is pinned, so that one build serves everybody; the extras only ask for a range.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+LEFT   := unit contract e2e fault load
+
+.PHONY: help setup archives run demo check format test $(LEFT) coverage bench docs floors clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z ]+):[^#]*## /  \1|/' | column -t -s '|'
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "marserve needs Python 3.11 or newer; this is %s. Name another one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@echo "Making $(VENV): this takes a few minutes once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[onnx,torch,load,train,bench,dev]"
+	@touch $(READY)
+
+setup: $(READY) ## Make the virtual environment and install everything.
+
+archives: setup ## Train and export the worked models, and build their archives into model-store/.
+	@$(BIN)/python scripts/build_archives.py
+
+run: archives ## Serve the worked archives: predict, scale, load-test, then keep serving until Ctrl-C.
+	@$(BIN)/python scripts/tour.py
+
+demo: archives ## The same as run, and stop at the end.
+	@$(BIN)/python scripts/tour.py --exit
+
+check: setup floors ## Lint, format and types.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## Put the code into its format.
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+test: setup check ## Every test, and the coverage.
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --sort=cover | tail -25
+
+$(LEFT): setup
+	@$(BIN)/python -m pytest -q tests/$@
+
+bench: archives ## Measure against the floors and print the ratios.
+	@$(BIN)/python -m bench.run
+
+docs: setup ## Write the pages that are made from the code.
+	@$(BIN)/python scripts/docs.py
+
+floors: setup ## Prove that imports go downward and make no circle.
+	@$(BIN)/lint-imports --no-cache
+
+clean: ## Remove what the commands above have made, the environment included.
+	rm -rf $(VENV) build dist model-store .pytest_cache .mypy_cache .ruff_cache .coverage* src/*.egg-info

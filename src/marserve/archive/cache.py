@@ -1,0 +1,266 @@
+"""Unpacked archives by the SHA-256 of their file: unpacked once, shared by all that serve the same bytes.
+
+::
+
+    root/<sha256>/         an unpacked archive; complete, because it was renamed into place
+    root/<sha256>.files    the names of its files: a sweeper of temporary files may have taken some
+    root/.partial-*/       being unpacked, held by a lock; without a lock a leftover, removed on sight
+    root/hashes.json       digest by path, size, times and inode, so that a restart hashes nothing again
+
+``python -m marserve.archive.cache`` does it in a process of its own and prints the result as one JSON object: the
+server's loop must not wait for a disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+from marserve.archive import store
+from marserve.archive.config import load_config
+from marserve.archive.manifest import Manifest, manifest_root, read_manifest
+from marserve.archive.reader import archive_format, files_below, unpack
+from marserve.archive.signature import Signature, load_signature
+from marserve.archive.sink import MAX_BYTES
+from marserve.archive.writer import replacing_file
+from marserve.errors import ArchiveError, ServeError, SignatureError
+
+_PARTIAL = ".partial-"
+_CHUNK = 2**20
+#: A file younger than this may change again without another time stamp; its digest is not remembered. Seconds.
+_SETTLED_AFTER = 2.0
+
+
+@dataclass(frozen=True)
+class CachedArchive:
+    """An archive that is ready to be served.
+
+    Attributes:
+        path: folder with its files; of a folder archive that folder itself, which nobody but its owner removes.
+        sha256: of the archive's file, in hex; empty for a folder.
+        config: the ``model-config.yaml`` that the manifest names.
+        warnings: what the operator should know, one sentence each.
+    """
+
+    path: Path
+    sha256: str
+    manifest: Manifest
+    signature: Optional[Signature]
+    config: Dict[str, object] = field(default_factory=dict)
+    warnings: Tuple[str, ...] = ()
+
+    def to_json(self) -> Dict[str, object]:
+        """Return what the command prints; ``Manifest.parse`` and ``Signature.parse`` take their members back."""
+        return {
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "family": self.manifest.family,
+            "manifest": self.manifest.raw,
+            "signature": self.signature.raw if self.signature else None,
+            "config": self.config,
+            "warnings": list(self.warnings),
+        }
+
+
+class Cache:
+    """A folder of unpacked archives; any number of processes may use the same one."""
+
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
+        """Use ``root``, made when needed; ``max_bytes`` is the most that one archive may unpack to."""
+        self.root = root
+        self.max_bytes = max_bytes
+
+    def open(self, archive: Path) -> CachedArchive:
+        """Return an archive unpacked, from the cache where it has it. A folder is used where it lies.
+
+        Raises:
+            ArchiveError: the archive is refused; nothing of it is left in the cache.
+        """
+        if archive_format(archive) == "folder":
+            return _describe(manifest_root(archive.resolve()), "")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            stamp = _stamp(archive)
+            sha256 = self._digest(archive, stamp)
+            if not self._is_whole(sha256):
+                self._fill(archive, sha256, stamp)
+        except OSError as error:
+            raise ArchiveError(
+                f"{archive.name} could not be put into the cache {self.root}: {error}.",
+                "Check rights and free space.",
+            ) from error
+        return _describe(self.root / sha256, sha256)
+
+    def _fill(self, archive: Path, sha256: str, stamp: List[int]) -> None:
+        """Unpack beside the place and rename; when another process was faster, its folder is the one."""
+        partial, lock = self._new_partial()
+        try:
+            unpack(archive, partial, self.max_bytes)
+            if _stamp(archive) != stamp:
+                raise ArchiveError(f"{archive.name} changed while it was read.", "Register it again.")
+            names = [name for name, _ in files_below(partial)]
+            # Before the folder, because a folder without its list counts as broken.
+            with replacing_file(self._listing(sha256)) as out:
+                out.write(json.dumps(names).encode())
+            self._move_into_place(partial, sha256)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
+
+    def _move_into_place(self, partial: Path, sha256: str) -> None:
+        folder = self.root / sha256
+        for _ in range(10):
+            if folder.exists():
+                if self._is_whole(sha256):
+                    return
+                broken = self._partial_name()
+                os.rename(folder, broken)
+                shutil.rmtree(broken, ignore_errors=True)
+            try:
+                os.rename(partial, folder)
+            except OSError:
+                # Another process put its own there since we looked.
+                if not folder.exists():
+                    raise
+            else:
+                return
+        raise ArchiveError(f"{folder} could not be put in order.", "Remove it and register the archive again.")
+
+    def _is_whole(self, sha256: str) -> bool:
+        try:
+            names = json.loads(self._listing(sha256).read_text())
+            return all((self.root / sha256 / name).is_file() for name in names) and (self.root / sha256).is_dir()
+        except (OSError, ValueError):
+            return False
+
+    def _listing(self, sha256: str) -> Path:
+        return self.root / f"{sha256}.files"
+
+    def _partial_name(self) -> Path:
+        return self.root / (_PARTIAL + uuid.uuid4().hex)
+
+    def _new_partial(self) -> Tuple[Path, int]:
+        """Make a folder to unpack into, and hold its lock until the descriptor is closed."""
+        while True:
+            partial = self._partial_name()
+            partial.mkdir()
+            lock = _lock(partial)
+            # None: another process took it for a leftover in the moment before we locked it.
+            if lock is not None:
+                return partial, lock
+
+    def _remove_leftovers(self) -> None:
+        for partial in self.root.glob(_PARTIAL + "*"):
+            lock = _lock(partial)
+            if lock is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+                os.close(lock)
+
+    def _digest(self, archive: Path, stamp: List[int]) -> str:
+        key, remembered = str(archive.resolve()), self._remembered()
+        known = remembered.get(key)
+        if known is not None and known[:-1] == stamp:
+            return str(known[-1])
+        sha256 = hashlib.sha256()
+        with open(archive, "rb", buffering=0) as stream:
+            for chunk in iter(lambda: stream.read(_CHUNK), b""):
+                sha256.update(chunk)
+        if _stamp(archive) == stamp and time.time() - stamp[1] / 1e9 > _SETTLED_AFTER:
+            # Two processes at once may lose one of their lines; that costs a hash, later.
+            with replacing_file(self.root / "hashes.json") as out:
+                out.write(json.dumps({**remembered, key: [*stamp, sha256.hexdigest()]}).encode())
+        return sha256.hexdigest()
+
+    def _remembered(self) -> Dict[str, List[object]]:
+        try:
+            remembered = json.loads((self.root / "hashes.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return remembered if isinstance(remembered, dict) else {}
+
+
+def _stamp(archive: Path) -> List[int]:
+    status = archive.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _lock(folder: Path) -> Optional[int]:
+    """Lock a folder and return the descriptor that holds it; None when somebody else does, or it is gone."""
+    import fcntl
+
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.is_dir():
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _describe(folder: Path, sha256: str) -> CachedArchive:
+    manifest = read_manifest(folder)
+    warnings = []
+    try:
+        signature = load_signature(folder, manifest.signature_file, strict=True)
+    except SignatureError as error:
+        # A file in house form that is wrong is refused here; anything else under that name is none of ours.
+        signature = load_signature(folder, manifest.signature_file)
+        warnings.append(f"The signature is not used: {error}")
+    return CachedArchive(folder, sha256, manifest, signature, load_config(folder, manifest), tuple(warnings))
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Fetch, verify and unpack one archive; print it as JSON, or ``{"error", "message", "hint"}`` and return 1."""
+    parser = argparse.ArgumentParser(prog="python -m marserve.archive.cache", description=main.__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="folder of the cache")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--archive", type=Path, help="path of a file or folder")
+    what.add_argument("--location", help="name in the store, or URL")
+    parser.add_argument("--store", type=Path, help="the model store; downloads go there")
+    parser.add_argument("--allowed-url", action="append", default=[], help="regular expression; may be repeated")
+    parser.add_argument("--replace", action="store_true", help="download over a file of the same name")
+    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes unpacked")
+    parser.add_argument("--max-download", type=int, default=store.MAX_DOWNLOAD, help="most bytes of a download")
+    parser.add_argument("--timeout", type=float, default=store.DOWNLOAD_TIMEOUT, help="longest silence, seconds")
+    parser.add_argument("--nice", type=int, default=0, help="give way to the server by so much")
+    args = parser.parse_args(argv)
+    if args.nice:
+        os.nice(args.nice)
+    try:
+        archive = args.archive
+        if archive is None:
+            archive = store.resolve(
+                args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace
+            )
+        result = {"source": str(archive), **Cache(args.root, args.max_bytes).open(archive).to_json()}
+        status = 0
+    except ServeError as error:
+        result = {"error": error.kind, "message": error.message, "hint": error.hint}
+        status = 1
+    except Exception as error:
+        traceback.print_exc()
+        result = {"error": ServeError.kind, "message": f"{type(error).__name__}: {error}", "hint": ""}
+        status = 1
+    # YAML knows dates and sets; JSON gets their text.
+    sys.stdout.write(json.dumps(result, default=str) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

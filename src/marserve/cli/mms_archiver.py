@@ -1,0 +1,71 @@
+"""``model-archiver``: Multi Model Server's command, flag by flag. Source: model-archiver 1.0.3."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from marserve.archive.manifest import MANIFEST_NAME
+from marserve.archive.packing import check_model_name, collect_mms
+from marserve.archive.verify import check_foreign_signature
+from marserve.archive.writer import output_path
+from marserve.cli.packing import pack, run_archiver, say, summary
+from marserve.errors import ArchiveError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack a folder; return 0, 1 when it cannot be packed, 2 for wrong flags. Standard output stays empty."""
+    args = _parser().parse_args(argv)
+    return run_archiver(lambda: _pack(args))
+
+
+def _pack(args: argparse.Namespace) -> None:
+    check_model_name(args.model_name)
+    for name, folder in (("model-path", args.model_path), ("export-path", args.export_path)):
+        if not folder.is_dir():
+            raise ArchiveError(
+                f"Given {name} {folder} is not a valid directory. Point to a valid {name} directory.", ""
+            )
+    if args.convert:
+        _refuse_conversion(args.model_path)
+    contents = collect_mms(args.model_path, args.model_name, args.handler, args.runtime)
+    contents.warnings += check_foreign_signature(contents.manifest(), contents.entries)
+    output = output_path(args.export_path, args.model_name, args.archive_format)
+    if output.is_dir() and output.samefile(args.model_path):
+        # The folder is in its place already; it lacks the manifest alone.
+        contents.entries = {MANIFEST_NAME: contents.entries[MANIFEST_NAME]}
+    say(summary(pack(contents, args.model_name, args.export_path, args.archive_format, args.force, keep_others=True)))
+
+
+def _refuse_conversion(folder: Path) -> None:
+    """Tell what can be done instead of a conversion; without an ONNX file ``--convert`` means nothing."""
+    found = sorted(path.name for path in folder.glob("*.onnx"))
+    if len(found) > 1:
+        raise ArchiveError(f"{folder} has more than one .onnx file: {', '.join(found)}.", "Leave one in it.")
+    if found:
+        raise ArchiveError(
+            f"{found[0]} cannot be converted to an MXNet model: this version has no conversion.",
+            "Leave -c/--convert out: the .onnx file is packed as it is, and onnxruntime serves it.",
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="model-archiver", description="Packs the folder of a model into a .mar.")
+    parser.add_argument("--model-name", required=True, help="name of the model, and of the file that is written")
+    parser.add_argument("--model-path", required=True, type=Path, help="folder with all files of the model")
+    parser.add_argument("--handler", required=True, help="module or file of the service, optionally with :function")
+    parser.add_argument(
+        "--runtime", choices=["python", "python2", "python3"], default="python", help="interpreter of the handler"
+    )
+    parser.add_argument(
+        "--export-path", type=Path, default=Path(), help="folder to write to; the working directory by default"
+    )
+    parser.add_argument(
+        "--archive-format",
+        choices=["default", "tgz", "no-archive"],
+        default="default",
+        help="default: NAME.mar; tgz: NAME.tar.gz; no-archive: a folder",
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite what is there")
+    parser.add_argument("-c", "--convert", action="store_true", help="convert an .onnx file to MXNet (not available)")
+    return parser

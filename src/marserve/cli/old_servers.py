@@ -1,0 +1,106 @@
+"""What the commands of the two old servers share: their pid file, start in the background, and stop."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from marserve.cli import serve
+from marserve.cli.pidfile import AlreadyRunningError, PidFile, find_server
+from marserve.config.loading import load_settings
+
+#: What both print when the server answers; scripts wait for this line.
+STARTED = "Model server started."
+
+
+class Texts(NamedTuple):
+    """The lines that a command prints, which scripts match word for word, and the dialect that it speaks."""
+
+    dialect: str
+    running: str
+    orphan: str
+    stopped: str
+    slow: str
+    not_running: str
+    stopped_before: str
+
+
+def shared_pid_file() -> Path:
+    """Return the path that both old servers use: one of them at a time in a temporary folder."""
+    return Path(tempfile.gettempdir(), ".model_server.pid")
+
+
+def fail(reason: str) -> int:
+    """Print why the command cannot do it, and return its exit code."""
+    print(reason, flush=True)
+    return serve.FAILED
+
+
+def absent(flag: str, path: str | None, *, is_folder: bool) -> str | None:
+    """Return the complaint about a path that a flag names and that is not there, else None."""
+    if not path or (os.path.isdir(path) if is_folder else os.path.isfile(path)):
+        return None
+    return f"{flag} {'directory' if is_folder else 'file'} not found: {path}"
+
+
+def warn_inert(arguments: argparse.Namespace, reasons: Mapping[str, str]) -> None:
+    """Warn of each given flag that does nothing here."""
+    for name, reason in reasons.items():
+        if getattr(arguments, name):
+            _warn(f"--{name.replace('_', '-')} has no effect: {reason}.")
+
+
+def _warn(sentence: str) -> None:
+    print(f"Warning: {sentence}", file=sys.stderr)
+
+
+def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], foreground: bool) -> int:
+    """Start the server in the dialect of ``texts``.
+
+    Args:
+        texts: lines of the command.
+        config: the file that was named; None for ``./config.properties``, if there is one.
+        flags: settings of the command line; None for what was not given.
+        foreground: whether to stay until it ends; else this returns at once and the server prints ``STARTED``
+            to the same terminal when it is ready.
+    """
+    chosen = Path(config or "config.properties")
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    loaded = load_settings(chosen if config or chosen.is_file() else None, overrides, texts.dialect, os.environ)
+    for warning in loaded.warnings:
+        _warn(warning)
+    serve.check_store(loaded.settings)
+    try:
+        pid_file = PidFile.claim(shared_pid_file())
+    except AlreadyRunningError:
+        return fail(texts.running)
+    if pid_file.replaced_orphan:
+        print(texts.orphan)
+    if foreground:
+        return serve.serve(loaded.settings, pid_file, lambda _: print(STARTED, flush=True), _report)
+    serve.launch(loaded.settings, pid_file, announcement=STARTED)
+    pid_file.hand_over()
+    return serve.OK
+
+
+def _report(reason: str) -> None:
+    print(reason, file=sys.stderr, flush=True)
+
+
+def end(path: Path, texts: Texts, timeout: float) -> int:
+    """Stop the server of a pid file; 0 whatever there is to stop, as in the originals."""
+    server = find_server(path)
+    if server is None:
+        print(texts.not_running)
+    elif not server.is_alive():
+        path.unlink(missing_ok=True)
+        print(texts.stopped_before)
+    else:
+        has_ended = serve.stop(server, timeout, _report)
+        print(texts.stopped if has_ended else texts.slow)
+    if server is not None:
+        server.close()
+    return serve.OK

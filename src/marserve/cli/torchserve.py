@@ -1,0 +1,105 @@
+"""The ``torchserve`` command, with the flags, texts and exit codes of TorchServe 0.12.
+
+Source: TorchServe's ``ts/arg_parser.py`` and ``ts/model_server.py``.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from marserve import __version__
+from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn_inert
+from marserve.config.properties import parse
+from marserve.errors import ServeError
+
+_TEXTS = Texts(
+    dialect="torchserve",
+    running="TorchServe is already running, please use torchserve --stop to stop TorchServe.",
+    orphan="Removing orphan pid file.",
+    stopped="TorchServe has stopped.",
+    slow="Stopping TorchServe took too long.",
+    not_running="TorchServe is not currently running.",
+    stopped_before="TorchServe already stopped.",
+)
+#: Seconds that ``--stop`` waits, with ``--foreground`` and without. The original does not wait without it, yet
+#: the next ``--start`` in a script must find the ports free.
+_STOP_TIMEOUTS = {True: 60.0, False: 10.0}
+#: Flags that do nothing here, by argument, and why.
+_INERT = {
+    "log_config": "it is for log4j, and there is no Java here; use log_level and log_location",
+    "cpp_log_config": "this version has no C++ workers",
+    "plugins_path": "plugins are Java archives, and there is no Java here",
+    "workflow_store": "this version has no workflows",
+}
+#: A key file of the running server; the original removes it when it is stopped.
+_KEY_FILE = Path("key_file.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.version:
+        print(f"TorchServe Version is {__version__}")
+        return 0
+    try:
+        if arguments.stop:
+            _KEY_FILE.unlink(missing_ok=True)
+            return end(shared_pid_file(), _TEXTS, _STOP_TIMEOUTS[arguments.foreground])
+        return _start(arguments)
+    except ServeError as error:
+        return fail(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="torchserve", description="TorchServe's command, run by marserve")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("-v", "--version", action="store_true", help="print the version")
+    what.add_argument("--start", action="store_true", help="start the server")
+    what.add_argument("--stop", action="store_true", help="stop the server")
+    parser.add_argument("--ts-config", metavar="FILE", help="a config.properties")
+    parser.add_argument("--model-store", metavar="DIR", help="folder of the archives; mandatory")
+    parser.add_argument("--workflow-store", metavar="DIR", help="without effect")
+    parser.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or all")
+    parser.add_argument("--log-config", metavar="FILE", help="without effect")
+    parser.add_argument("--cpp-log-config", metavar="FILE", help="without effect")
+    parser.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
+    parser.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="write no snapshots; none are")
+    parser.add_argument("--plugins-path", "--ppath", metavar="JARS", help="without effect")
+    parser.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token; none is")
+    parser.add_argument("--enable-model-api", action="store_true", help="let clients register models")
+    return parser
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    named = os.environ.get("TS_CONFIG_FILE") or arguments.ts_config
+    problem = (
+        absent("--ts-config", named, is_folder=False)
+        or _store_problem(arguments.model_store, named)
+        or absent("--workflow-store", arguments.workflow_store, is_folder=True)
+        or absent("--log-config", arguments.log_config, is_folder=False)
+        or absent("--cpp-log-config", arguments.cpp_log_config, is_folder=False)
+    )
+    if problem:
+        return fail(problem)
+    warn_inert(arguments, _INERT)
+    flags = {
+        "model_store": arguments.model_store,
+        "load_models": ",".join(arguments.models) if arguments.models else None,
+        "enable_model_api": "true" if arguments.enable_model_api else None,
+    }
+    return start(_TEXTS, named, flags, arguments.foreground)
+
+
+def _store_problem(store: str | None, config: str | None) -> str | None:
+    """Return what is wrong with the model store; only a file that was named counts for one, as in the original."""
+    if store:
+        return absent("--model-store", store, is_folder=True)
+    if config and "model_store" in parse(Path(config).read_text(encoding="utf-8", errors="replace"), config):
+        return None
+    return "Missing mandatory parameter --model-store"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What a listener serves: the fast lane of predictions, the ASGI application of all else, and refusals."""
+
+from __future__ import annotations
+
+from marserve.doors.http.dialects import Dialect
+from marserve.doors.http.exchange import render_headers
+from marserve.doors.http.inference import InferenceDoor, PredictionLane
+from marserve.doors.http.lane import ASGIApp
+from marserve.errors import BadRequest, ServeError, ShuttingDown, TooLarge
+
+#: Errors that the connection answers itself and that the dialects know under a kind of their own.
+_KINDS: dict[int, type[ServeError]] = {400: BadRequest, 413: TooLarge, 503: ShuttingDown}
+
+
+class HttpApplication:
+    """The doors that share one address; implements ``Application``.
+
+    Args:
+        asgi: serves what is no prediction.
+        inference: finds the lane of a prediction; None where the address does not serve any.
+        dialect: chooses the texts of refusals.
+    """
+
+    def __init__(self, asgi: ASGIApp, inference: InferenceDoor | None, dialect: Dialect) -> None:
+        self.asgi = asgi
+        self._inference = inference
+        self._dialect = dialect
+
+    def lane(self, method: bytes, target: bytes) -> PredictionLane | None:
+        """See ``Application``."""
+        return None if self._inference is None else self._inference.lane(method, target)
+
+    def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
+        """See ``Application``."""
+        told = self._dialect.error_body(_KINDS.get(status, ServeError)(message, ""))
+        if told.status == status:
+            pairs = list(zip(told.headers[::2], told.headers[1::2], strict=True))
+            return self._dialect.standing_headers + render_headers(pairs), told.body
+        body = self._dialect.json_body({"code": status, "type": "HttpError", "message": message})
+        return self._dialect.standing_headers + b"content-type: application/json\r\n", body

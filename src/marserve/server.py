@@ -1,0 +1,301 @@
+"""Builds the house from settings, and starts, drains and stops it in a told order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from marserve import __version__
+from marserve.archive.manifest import Manifest
+from marserve.archive.signature import Signature
+from marserve.config.settings import Settings
+from marserve.doors.http.app import build_app
+from marserve.doors.http.application import HttpApplication
+from marserve.doors.http.dialects import DIALECTS
+from marserve.doors.http.inference import InferenceDoor
+from marserve.doors.http.lane import Limits
+from marserve.doors.http.listener import Listener, tls_context
+from marserve.errors import ServeError, ShuttingDown
+from marserve.metrics.collector import Collector
+from marserve.models.model import House, OpenedArchive, VersionConfig
+from marserve.models.registry import Registry
+from marserve.planes.inference import InferencePlane
+from marserve.planes.management import ManagementPlane, Registration
+from marserve.supervisor.gate import Gate
+from marserve.supervisor.helper import run_helper
+from marserve.supervisor.pool import PoolSettings, set_polling
+from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
+
+log = logging.getLogger("marserve.server")
+worker_log = logging.getLogger("marserve.output")
+
+#: How long a worker polls its socket before it blocks, seconds.
+POLL = 0.0002
+#: How many models of the start-up are loaded at once.
+LOAD_AT_ONCE = 4
+
+#: Called with the bound addresses once the start-up is done.
+OnReady = Callable[[list[str]], None]
+
+
+def run(settings: Settings, *, ready: OnReady | None = None) -> int:
+    """Serve until a signal ends it; return the exit code.
+
+    The first SIGTERM or SIGINT drains: nothing new is accepted, what was accepted is answered. A second one ends
+    everything at once.
+
+    Raises:
+        ServeError: it could not start; says what to change.
+    """
+    _raise_file_limit()
+    adopt_orphans()
+    try:
+        return _run_loop(Server(settings).serve(ready))
+    finally:
+        left = end_orphans()
+        if left:
+            log.info("%d processes that workers had left behind were ended.", left)
+
+
+def _run_loop(work: Coroutine[object, object, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.run(work)
+    return int(uvloop.run(work))
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Server:
+    """One server: what it is made of, and the order in which that starts and stops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dialect = DIALECTS[settings.dialect]
+        self._signals = 0
+
+    def _build(self, runtime: Path) -> None:
+        settings = self._settings
+        self._registry = Registry()
+        self._observer = Collector(self._registry)
+        self._gate = Gate(runtime / "gate.sock")
+        self.inference = InferencePlane(self._registry)
+        environment = worker_environment(settings)
+        house = House(
+            starter=Spawner(_worker_line, runtime),
+            gate=self._gate,
+            observer=self._observer,
+            pool=PoolSettings(arena_bytes=settings.arena_size, environment=environment),
+            load={
+                "style": settings.dialect,
+                "decode_input": settings.decode_input_request,
+                "max_response_bytes": settings.max_response_size,
+                "id_prefix": self.inference.id_prefix,
+                "server_version": __version__,
+            },
+            job_deadline=settings.job_timeout or float("inf"),
+        )
+        defaults = VersionConfig(
+            min_workers=settings.default_workers_per_model,
+            max_workers=settings.default_workers_per_model,
+            batch_size=settings.batch_size,
+            max_batch_delay=settings.max_batch_delay,
+            response_timeout=settings.default_response_timeout,
+            startup_timeout=settings.default_startup_timeout,
+            queue_size=settings.job_queue_size,
+            thread_count=settings.worker_threads,
+            gpu_ids=tuple(range(gpu_count())),
+        )
+        self.management = ManagementPlane(
+            self._registry,
+            house,
+            self._open,
+            defaults,
+            is_open=settings.enable_model_api,
+            unregister_timeout=settings.unregister_model_timeout,
+        )
+        self._environment = environment
+        self._listeners: list[Listener] = []
+
+    async def _open(self, location: str) -> OpenedArchive:
+        """Fetch, check and unpack an archive in a helper process."""
+        settings = self._settings
+        arguments = ["--root", str(settings.cache_folder), "--location", location]
+        if settings.model_store is not None:
+            arguments += ["--store", str(settings.model_store)]
+        for pattern in settings.allowed_urls:
+            arguments += ["--allowed-url", pattern]
+        found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
+        signature = found.get("signature")
+        config = found.get("config")
+        return OpenedArchive(
+            location=location,
+            folder=str(found["path"]),
+            digest=str(found.get("sha256") or ""),
+            manifest=Manifest.parse(found["manifest"]),
+            signature=Signature.parse(signature) if signature else None,
+            config=config if isinstance(config, dict) else {},
+        )
+
+    async def serve(self, ready: OnReady | None) -> int:
+        """Start, serve, stop; return the exit code."""
+        runtime = Path(tempfile.mkdtemp(prefix="marserve-"))
+        try:
+            self._build(runtime)
+            stop = asyncio.Event()
+            self._handle_signals(stop)
+            self._observer.start(asyncio.get_running_loop())
+            self._gate.open()
+            try:
+                addresses = await self._open_doors()
+                loading = asyncio.ensure_future(self._load_startup(addresses, ready))
+                await stop.wait()
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            finally:
+                code = await self._stop()
+            return code
+        finally:
+            shutil.rmtree(runtime, ignore_errors=True)
+
+    def _handle_signals(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: signal.Signals) -> None:
+            self._signals += 1
+            if self._signals == 1:
+                log.info("%s: draining. A second signal ends everything at once.", number.name)
+                stop.set()
+                return
+            log.warning("%s again: everything ends now.", number.name)
+            for version in self._registry:
+                version.pool.kill_all(ShuttingDown("The server was ended at once."))
+            end_orphans()
+            os._exit(128 + number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+
+    async def _open_doors(self) -> list[str]:
+        settings = self._settings
+        limits = Limits(
+            header_bytes=settings.max_header_size,
+            body_bytes=settings.max_request_size,
+            header_timeout=settings.header_timeout,
+            body_timeout=settings.body_timeout,
+            keep_alive_timeout=settings.keep_alive_timeout,
+            write_timeout=settings.write_timeout,
+        )
+        addresses = []
+        for address, doors in settings.listeners():
+            asgi = build_app(
+                set(doors), settings, self._dialect, self.inference, self.management, self._observer
+            )
+            door = None
+            if "inference" in doors:
+                door = InferenceDoor(self.inference, self._dialect, self._observer, settings.max_request_size)
+            application = HttpApplication(asgi, door, self._dialect)
+            listener = Listener(application, limits, name="+".join(doors))
+            context = None
+            if address.is_tls:
+                context = tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
+            addresses.append(await listener.open(address, context))
+            self._listeners.append(listener)
+            log.info("%s at %s", " and ".join(doors), addresses[-1])
+        return addresses
+
+    async def _load_startup(self, addresses: list[str], ready: OnReady | None) -> None:
+        """Load the models of the start-up; one that fails is told about and keeps the others from nothing."""
+        wanted = self._startup_models()
+        free = asyncio.Semaphore(LOAD_AT_ONCE)
+
+        async def load(location: str, name: str | None) -> None:
+            async with free:
+                try:
+                    await self.management.register(self._registration(location, name), wait=True, at_startup=True)
+                except ServeError as error:
+                    log.error("%s could not be loaded: %s", name or location, error)
+                    self.inference.startup_failures[name or location] = error.message
+                else:
+                    log.info("%s is ready.", name or location)
+
+        await asyncio.gather(*(load(location, name) for location, name in wanted))
+        self.inference.startup = None
+        self.balance()
+        if ready is not None:
+            ready(addresses)
+
+    def _registration(self, location: str, name: str | None) -> Registration:
+        workers = self._settings.workers_at_start(gpu_count() or os.cpu_count() or 1)
+        explicit = workers if self._settings.dialect != "native" else None
+        return Registration(location, name, initial_workers=explicit)
+
+    def _startup_models(self) -> list[tuple[str, str | None]]:
+        """Return what to load as (location, name)."""
+        from marserve.archive.store import list_store
+
+        wanted: list[tuple[str, str | None]] = []
+        for choice in self._settings.load_models:
+            if choice.location.lower() == "all" and self._settings.model_store is not None:
+                wanted += [(entry.name, None) for entry in list_store(self._settings.model_store)]
+            else:
+                wanted.append((choice.location, choice.name or None))
+        return wanted
+
+    def balance(self) -> None:
+        """Let workers poll for work while there are cores enough."""
+        set_polling([version.pool for version in self._registry], os.cpu_count() or 1, POLL)
+
+    async def _stop(self) -> int:
+        """Drain: doors first, so that nothing new comes in; then pools; then everything else."""
+        self.inference.is_draining = True
+        timeout = self._settings.drain_timeout
+        cut = await asyncio.gather(*(listener.drain(timeout) for listener in self._listeners))
+        await self.management.close()
+        await asyncio.gather(*(version.pool.close() for version in self._registry))
+        for listener in self._listeners:
+            listener.close()
+        self._gate.close()
+        self._observer.stop()
+        if sum(cut):
+            log.warning("%d requests were not answered within %g s of draining.", sum(cut), timeout)
+        log.info("Stopped.")
+        return 0
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of the workers: the server's, less what is hidden, with threads kept in bounds."""
+    hidden = re.compile(settings.blacklist_env_vars) if settings.blacklist_env_vars else None
+    environment = {name: value for name, value in os.environ.items() if not (hidden and hidden.fullmatch(name))}
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return environment
+
+
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs there are, as the driver lists them; ``CUDA_VISIBLE_DEVICES`` narrows it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
+    return 0
+
+
+def _worker_line(name: str, line: str) -> None:
+    worker_log.info("[%s] %s", name, line)

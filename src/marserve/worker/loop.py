@@ -1,0 +1,247 @@
+"""The worker's loop: runs every batch that it has received through the service and sends the answers together."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from marserve.archive.manifest import Manifest, read_manifest
+from marserve.errors import LoadError, OutOfMemory, ServeError
+from marserve.service.context import Context, RequestInfo
+from marserve.wire import frames, page
+from marserve.wire.arena import ARENA_THRESHOLD, Half
+from marserve.wire.streams import WorkerStream
+from marserve.worker.batch import Outcome, run_batch
+from marserve.worker.faults import Failure
+from marserve.worker.loader import Entry, load_entry, stand_in
+
+log = logging.getLogger("marserve.worker")
+
+#: Answers wait at most this long for others to travel with, seconds.
+GATHER = 0.0005
+#: Objects between two collections: a batch makes few that outlive it, and a scan of a large model costs.
+GC_THRESHOLD = 20_000
+
+Frame = Tuple[int, int, int, int, bytes]
+
+
+class Steps:
+    """Where the time of a batch goes; what runs is on the page for the server to see."""
+
+    __slots__ = ("_clock", "_words", "spans")
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self._clock = time.perf_counter
+        #: seconds by ``wire.frames.SPANS``
+        self.spans = [0.0] * len(frames.SPANS)
+
+    def enter(self, step: int) -> None:
+        """A step begins; ``step`` counts from decode, the first after the wait."""
+        self._words[page.STEP] = step + 1
+        self.spans[step + 1] -= self._clock()
+
+    def leave(self, step: int) -> None:
+        """A step has ended."""
+        self.spans[step + 1] += self._clock()
+
+
+class Runner(NamedTuple):
+    """A loaded service and what the server told about it."""
+
+    entry: Entry
+    context: Context
+    steps: Steps
+    style: str
+    decode_input: bool
+    id_prefix: str
+    max_response_bytes: int
+
+
+class LoadOutcome(NamedTuple):
+    """What the server is told of a load, and the service when it worked."""
+
+    message: Dict[str, object]
+    runner: Optional[Runner]
+
+
+def load(told: Mapping[str, object], words: memoryview) -> LoadOutcome:
+    """Load the service that the server names; never raises what the service does."""
+    began = time.perf_counter()
+    try:
+        runner = _load(told, words)
+    except ServeError as error:
+        return _failed(error)
+    except MemoryError:
+        return _failed(OutOfMemory("The service ran out of memory while it loaded."))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    return LoadOutcome({"ok": True, "seconds": time.perf_counter() - began}, runner)
+
+
+def _failed(error: ServeError) -> LoadOutcome:
+    traceback = error.traceback if isinstance(error, LoadError) else ""
+    message = {
+        "ok": False,
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint,
+        "traceback": traceback,
+    }
+    return LoadOutcome(message, None)
+
+
+def _load(told: Mapping[str, object], words: memoryview) -> Runner:
+    folder = Path(str(told["folder"]))
+    threads = int(str(told["thread_count"]))
+    # Before numpy or torch are imported: their pools are sized once.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    manifest: Manifest = read_manifest(folder)
+    gpu = told.get("gpu_id")
+    config = told.get("config")
+    context = Context(
+        str(told["model_name"]),
+        str(folder),
+        manifest.raw,
+        int(str(told["batch_size"])),
+        int(gpu) if isinstance(gpu, int) else None,
+        str(told["server_version"]),
+        model_yaml_config=dict(config) if isinstance(config, dict) else {},
+        thread_count=threads,
+    )
+    steps = Steps(words)
+    stand_in(folder)
+    entry = load_entry(folder, manifest, str(told["handler"]), context, steps, str(told.get("envelope") or ""))
+    return Runner(
+        entry,
+        context,
+        steps,
+        str(told["style"]),
+        bool(told["decode_input"]),
+        str(told["id_prefix"]),
+        int(str(told["max_response_bytes"])),
+    )
+
+
+class Loop:
+    """Serves one link until it is told to stop."""
+
+    def __init__(
+        self,
+        stream: WorkerStream,
+        reader: frames.FrameReader,
+        words: memoryview,
+        halves: Sequence[Half],
+        runner: Runner,
+    ) -> None:
+        # Lifetime of the worker
+        self._stream = stream
+        self._reader = reader
+        self._words = words
+        self._requests, self._answers = halves
+        self._runner = runner
+        # Answers that wait for others
+        self._out: List[frames.Bytes] = []
+        self._first_answer = 0.0
+        #: the failure that was logged last
+        self._last_told: Optional[Failure] = None
+
+    def serve(self) -> bool:
+        """Run batches until the server says stop (True) or is gone (False)."""
+        stream, words = self._stream, self._words
+        while True:
+            data = stream.receive(words[page.POLL_MICROSECONDS] / 1e6)
+            if not data:
+                return False
+            received = time.perf_counter()
+            for frame in self._reader.feed(data):
+                kind = frame[0]
+                if kind == frames.BATCH:
+                    self._run(frame, received)
+                elif kind == frames.STOP:
+                    self._flush()
+                    stream.close()
+                    return True
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out:
+            out = self._out
+            self._out = []
+            self._stream.send(out)
+
+    def _run(self, frame: Frame, received: float) -> None:
+        """Run one batch; its answers go out with those of its neighbours, or now if they have waited enough."""
+        _kind, _flags, count, number, body = frame
+        words = self._words
+        if number <= words[page.TAKEN_BACK]:
+            return  # others have these jobs
+        words[page.SINCE] = time.monotonic_ns()
+        words[page.STARTED] = number
+        runner = self._runner
+        spans = runner.steps.spans
+        began = time.perf_counter()
+        spans[:] = (began - received, 0.0, 0.0, 0.0, 0.0, 0.0)
+        jobs = frames.decode_jobs(body, count)
+        requests = [self._request(job) for job in jobs]
+        spans[1] = time.perf_counter() - began
+        outcomes = run_batch(runner.entry, runner.context, requests, runner.style, runner.steps, runner.decode_input)
+        encoded = time.perf_counter()
+        pieces: List[frames.Bytes] = []
+        size = 0
+        for job, outcome in zip(jobs, outcomes):
+            size += self._encode(pieces, job.id, number, outcome)
+        metrics = runner.context.metrics.drain() or b""
+        now = time.perf_counter()
+        spans[5] += now - encoded
+        self._out.extend(frames.result_frame(number, 0, spans, metrics, pieces, count, size))
+        words[page.FINISHED] = number
+        if len(self._out) == len(pieces) + 3:
+            self._first_answer = now
+        if now - began > GATHER or now - self._first_answer > GATHER:
+            self._flush()
+
+    def _request(self, job: frames.JobIn) -> RequestInfo:
+        fields, headers = frames.decode_meta(job.meta)
+        parts = [
+            (name, content_type, self._requests.view(*body) if isinstance(body, frames.Placed) else body)
+            for name, content_type, body in job.parts
+        ]
+        prefix = self._runner.id_prefix
+        number = job.id
+        extra = (b"explain", b"True" if job.kind == frames.EXPLAIN else b"False", b"url_path", fields[1])
+        return RequestInfo(lambda: f"{prefix}{number:012x}", headers, extra, parts)
+
+    def _encode(self, pieces: List[frames.Bytes], id: int, number: int, outcome: Outcome) -> int:
+        """Append one answer; return its bytes."""
+        error = outcome.error
+        if error is not None:
+            if error.traceback and error is not self._last_told:
+                self._last_told = error  # the whole batch shares one
+                log.error("Request %s%012x: %s\n%s", self._runner.id_prefix, id, error.message, error.traceback)
+            texts = frames.text_parts(
+                message=error.message, hint=error.hint, fault=error.reason, traceback=error.traceback
+            )
+            return frames.encode_answer_parts(pieces, id, error.code, frames.ERROR, error.kind.encode(), b"", texts)
+        body: Union[bytes, frames.Placed] = outcome.body
+        size = len(body)
+        if size > self._runner.max_response_bytes:
+            limit = self._runner.max_response_bytes
+            texts = frames.text_parts(
+                message=f"The answer has {size} bytes; max_response_size allows {limit}.",
+                hint="Raise max_response_size, or let the service answer less.",
+            )
+            return frames.encode_answer_parts(pieces, id, 0, frames.ERROR, b"HandlerFault", b"", texts)
+        if size >= ARENA_THRESHOLD:
+            self._answers.ring.give_back_until(self._words[page.CONSUMED])
+            offset = self._answers.write(number, [outcome.body], size)
+            if offset is not None:
+                body = frames.Placed(offset, size)
+        meta = b"\n".join(outcome.headers) if outcome.headers else b""
+        return frames.encode_answer(pieces, id, outcome.status, 0, outcome.phrase, meta, outcome.content_type, body)
