@@ -7,6 +7,7 @@ Without: ``locust --headless --users 8 --run-time 10s --model digits``.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import gevent
 import jsonschema
+from gevent import GreenletExit
 from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.contrib.fasthttp import FastHttpSession, FastResponse
+from locust.env import Environment
 
 from marserve.archive.signature import Signature
 
@@ -60,7 +64,11 @@ class Client(FastHttpUser):
         model = self.environment.parsed_options.model
         self.path = f"/predictions/{quote(model, safe='')}"
         self.source = random.Random()
-        self.load = find_load(self.client, model)
+        try:
+            self.load = find_load(self.client, model)
+        except LookupError as error:
+            give_up(self.environment, str(error))
+            raise GreenletExit() from error  # ends this user without a trace in the log
 
     @task
     def predict(self) -> None:
@@ -71,6 +79,17 @@ class Client(FastHttpUser):
             reason = failure(response, body, self.load)
             if reason:
                 response.failure(reason)
+
+
+def give_up(environment: Environment, reason: str) -> None:
+    """End the test, because without requests it would only wait for its time to pass."""
+    if environment.process_exit_code is not None:
+        return  # another user has said so
+    logging.error(reason)
+    environment.process_exit_code = 1
+    runner = environment.runner
+    # From a greenlet of its own: stopping ends the user that asks for it.
+    gevent.spawn(runner.quit if environment.parsed_options.headless else runner.stop)
 
 
 def failure(response: FastResponse, body: bytes, load: Load) -> str:

@@ -31,7 +31,7 @@ class Recipe:
         weights: the file that it writes.
         packages: distributions whose version changes the weights.
         files: what goes in beside the weights: name in the archive, and where it comes from.
-        command: the packing command as a user types it beside the archive's folder, without where to and ``-f``.
+        command: the packing command as a user types it beside the archive's folder; where to and ``-f`` follow.
         sources: what the script reads beside its own file.
         starts_from: archive whose weights the script gets as ``--weights``.
     """
@@ -69,7 +69,7 @@ RECIPES = (
         command="torch-model-archiver --model-name fizbuz_torch --version 1.0 --model-file fizbuz_torch/network.py"
         " --serialized-file fizbuz_torch/fizbuz.pt --handler fizbuz_torch/fizbuz_torch_service.py"
         " --extra-files fizbuz_torch/fizbuz_numbers.py,fizbuz_torch/signature.json"
-        " --config-file fizbuz_torch/model-config.yaml",
+        " --config-file fizbuz_torch/model-config.yaml --export-path",
     ),
     Recipe(
         name="fizbuz_package",
@@ -77,7 +77,8 @@ RECIPES = (
         weights="fizbuz.onnx",
         packages=("onnx", "torch"),
         files={"fizbuz_service.py": "handlers/fizbuz_service.py"} | NUMBERS | about("fizbuz_package"),
-        command="model-archiver --model-name fizbuz_package --model-path fizbuz_package --handler fizbuz_service",
+        command="model-archiver --model-name fizbuz_package --model-path fizbuz_package --handler fizbuz_service"
+        " --export-path",
         starts_from="fizbuz_torch",
     ),
     Recipe(
@@ -90,7 +91,7 @@ RECIPES = (
         command="torch-model-archiver --model-name fizbuz_script --version 1.0"
         " --serialized-file fizbuz_script/fizbuz_script.pt --handler fizbuz_script/fizbuz_torch_service.py"
         " --extra-files fizbuz_script/fizbuz_numbers.py,fizbuz_script/signature.json"
-        " --config-file fizbuz_script/model-config.yaml",
+        " --config-file fizbuz_script/model-config.yaml --export-path",
         starts_from="fizbuz_torch",
     ),
     Recipe(
@@ -100,7 +101,7 @@ RECIPES = (
         weights="digits.safetensors",
         packages=("torch", "numpy", "scikit-learn", "safetensors"),
         files=DIGITS_NETWORK | {"digits_service.py": "handlers/digits_service.py"} | about("digits"),
-        command="marserve archive create digits",
+        command="marserve archive create digits --export-path",
     ),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
@@ -146,13 +147,29 @@ class Builder:
     """Makes archives in a store, and their weights and folders in a work folder."""
 
     def __init__(self, store: Path, work: Path, is_forced: bool) -> None:
-        self.store = store
-        self.work = work
+        self.store = store.resolve()
+        self.work = work.resolve()
         self.is_forced = is_forced
-        for folder in (store, work):
+        for folder in (self.store, self.work):
             folder.mkdir(parents=True, exist_ok=True)
-        self.stamps = Stamps(work / "stamps.json")
-        self._made: set[Path] = set()
+        self.stamps = Stamps(self.work / "stamps.json")
+        #: What this run has made, so that ``is_forced`` makes nothing twice.
+        self.made: set[Path] = set()
+
+    def archive(self, recipe: Recipe) -> Path:
+        """Return an archive, made now if it is not fresh."""
+        weights = self.weights(recipe)
+        made = self.store / f"{recipe.name}.mar"
+        files = {name: ROOT / source for name, source in recipe.files.items()} | {weights.name: weights}
+        origin = origin_of([*files.values(), ROOT / ARCHIVER_SOURCES], *files, recipe.command)
+        if self._is_needed(made, origin):
+            folder = self.work / recipe.name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name, source in files.items():
+                shutil.copyfile(source, folder / name)
+            self._run(f"{recipe.name}: packing", [*shlex.split(recipe.command), str(self.store), "-f"], made, origin)
+        return made
 
     def weights(self, recipe: Recipe) -> Path:
         """Return the weights of an archive, made now if they are not fresh."""
@@ -161,26 +178,48 @@ class Builder:
         sources = [ROOT / source for source in (recipe.script, *recipe.sources)]
         versions = [metadata.version(package) for package in recipe.packages]
         origin = origin_of(sources + before, *versions, sys.version)
-        if self._needs(made, origin):
+        if self._is_needed(made, origin):
             start = ["--weights", str(before[0])] if before else []
-            self._run(recipe.name, [recipe.script, "--output", str(made.parent), *start])
-            self._note(made, origin)
+            command = [sys.executable, str(ROOT / recipe.script), *start, "--output", str(made.parent)]
+            self._run(f"{recipe.name}: {recipe.script}", command, made, origin)
         return made
 
-    def archive(self, recipe: Recipe) -> bool:
-        """Make an archive if it is not fresh; return whether it was made."""
-        weights = self.weights(recipe)
-        made = self.store / f"{recipe.name}.mar"
-        files = {name: ROOT / source for name, source in recipe.files.items()} | {weights.name: weights}
-        origin = origin_of([*files.values(), ROOT / ARCHIVER_SOURCES], *files, recipe.command)
-        if not self._needs(made, origin):
+    def _is_needed(self, made: Path, origin: str) -> bool:
+        if made in self.made:
             return False
-        folder = self.work / recipe.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for name, source in files.items():
-            shutil.copyfile(source, folder / name)
-        command = [*shlex.split(recipe.command), "--export-path", str(self.store), "-f"]
-        self._pack(recipe.name, command)
-        self._note(made, origin)
-        return True
+        return self.is_forced or not self.stamps.is_fresh(made, origin)
+
+    def _run(self, what: str, command: list[str], made: Path, origin: str) -> None:
+        """Run one command in the work folder and stamp what it made.
+
+        Raises:
+            SystemExit: the command failed, or did not make the file; what it wrote is on the terminal.
+        """
+        print(what, flush=True)
+        started = time.monotonic()
+        program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
+        # TorchScript writes some sets in the order of their hashes; a fixed seed gives the same bytes each time.
+        environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = subprocess.run([program, *command[1:]], cwd=self.work, env=environment, check=False)
+        if ended.returncode or not made.is_file():
+            raise SystemExit(f"{what}: {shlex.join(command)} in {self.work} ended with {ended.returncode}.")
+        self.stamps.add(made, origin)
+        self.made.add(made)
+        print(f"  {made.name}, {made.stat().st_size / 1e3:.0f} kB, {time.monotonic() - started:.1f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=list(BY_NAME), metavar="NAME", help="may be repeated")
+    parser.add_argument("--force", action="store_true", help="make everything anew")
+    parser.add_argument("--store", type=Path, default=ROOT / "model-store", help="where the archives go")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "archives", help="weights and archive folders")
+    arguments = parser.parse_args()
+    builder = Builder(arguments.store, arguments.work, arguments.force)
+    archives = {builder.archive(BY_NAME[name]) for name in arguments.only or BY_NAME}
+    made = [archive.name for archive in archives & builder.made]
+    print(f"{builder.store} is up to date; made now: {', '.join(sorted(made)) or 'nothing'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,9 @@ class TourError(Exception):
 
 def step(text: str) -> None:
     """Print what comes next."""
-    console.print(f"\n[bold]== {escape(text)}[/bold]" if console.is_terminal else f"\n== {text}", markup=console.is_terminal)
+    console.print(
+        f"\n[bold]== {escape(text)}[/bold]" if console.is_terminal else f"\n== {text}", markup=console.is_terminal
+    )
 
 
 def say(text: str) -> None:

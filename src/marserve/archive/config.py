@@ -8,7 +8,6 @@ from typing import Dict
 from marserve.archive.manifest import Manifest
 from marserve.errors import ArchiveError
 
-
 CONFIG_NAME = "model-config.yaml"
 
 

@@ -221,7 +221,8 @@ class _Limited:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._left = 0
+        # tarfile reads the first header as soon as it is opened.
+        self._left = _MAX_TAR_HEADER + _CHUNK
 
     def allow(self, size: int) -> None:
         self._left = size

@@ -44,16 +44,19 @@ def fill(recipe: Recipe, manifest: Manifest) -> Tuple[Recipe, List[str]]:
     found: Dict[str, str] = {}
     lines = []
     for name, option in _OPTIONS.items():
-        if getattr(recipe, name):
-            continue
-        said = getattr(manifest, name)
-        if said or manifest.family != "none":
-            found[name] = said
-            continue
-        found[name] = _only(recipe.folder, _FINDERS[name], option)
-        if found[name]:
-            lines.append(f"{option} {found[name]} (found in {recipe.folder})")
-    return replace(recipe, **found), lines
+        found[name] = getattr(recipe, name) or getattr(manifest, name)
+        if not found[name] and manifest.family == "none":
+            found[name] = _only(recipe.folder, _FINDERS[name], option)
+            lines += [f"{option} {found[name]} (found in {recipe.folder})"] if found[name] else []
+    completed = replace(
+        recipe,
+        handler=found["handler"],
+        serialized_file=found["serialized_file"],
+        model_file=found["model_file"],
+        requirements_file=found["requirements_file"],
+        config_file=found["config_file"],
+    )
+    return completed, lines
 
 
 def _only(folder: Path, finder: Callable[[Path], bool], option: str) -> str:

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve.FAILED
     except KeyboardInterrupt:
         return serve.INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has had enough: `marserve settings | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return serve.FAILED
 
 
 def print_error(reason: str) -> None:
@@ -47,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_stop(commands.add_parser("stop", help="stop the server"))
     _add_status(commands.add_parser("status", help="show whether the server runs, and its models"))
     _add_settings(commands.add_parser("settings", help="list the settings, or show those in effect"))
-    archive.add_commands(commands)
+    packing = commands.add_parser("archive", help="make, check and list archives")
+    archive.add_commands(packing.add_subparsers(title="commands", required=True, metavar="COMMAND"))
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 

@@ -21,11 +21,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _pack(args: argparse.Namespace) -> None:
     check_model_name(args.model_name)
-    for name, folder in (("model-path", args.model_path), ("export-path", args.export_path)):
-        if not folder.is_dir():
-            raise ArchiveError(
-                f"Given {name} {folder} is not a valid directory. Point to a valid {name} directory.", ""
-            )
+    if not args.model_path.is_dir():
+        raise ArchiveError(
+            f"Given model-path {args.model_path} is not a valid directory. Point to a valid model-path directory.", ""
+        )
+    if not args.export_path.is_dir():
+        raise ArchiveError(
+            f"Given export-path {args.export_path} is not a directory. Point to a valid export-path directory.", ""
+        )
     if args.convert:
         _refuse_conversion(args.model_path)
     contents = collect_mms(args.model_path, args.model_name, args.handler, args.runtime)

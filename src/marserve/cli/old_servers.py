@@ -96,7 +96,7 @@ def end(path: Path, texts: Texts, timeout: float) -> int:
     if server is None:
         print(texts.not_running)
     elif not server.is_alive():
-        path.unlink(missing_ok=True)
+        server.remove_file()
         print(texts.stopped_before)
     else:
         has_ended = serve.stop(server, timeout, _report)

@@ -58,7 +58,7 @@ def run_archiver(action: Callable[[], None]) -> int:
             say(error.hint)
         return 1
     except KeyboardInterrupt:
-        say("ERROR - Interrupted; nothing was written.")
+        say("ERROR - Interrupted.")
         return 130
     return 0
 

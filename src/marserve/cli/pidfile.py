@@ -87,7 +87,8 @@ class FoundServer:
         addresses: (doors, address) of each listener, as far as the file tells.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
         self._descriptor = descriptor
         self.pid, self.addresses = _read(descriptor)
 
@@ -107,6 +108,11 @@ class FoundServer:
             time.sleep(_PAUSE)
         return True
 
+    def remove_file(self) -> None:
+        """Remove what a server that has ended did not remove itself."""
+        if not self.is_alive() and _is_at(self._path, self._descriptor):
+            self._path.unlink()
+
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
@@ -119,7 +125,7 @@ def find_server(path: Path) -> FoundServer | None:
         ConfigError: the file cannot be read.
     """
     try:
-        return FoundServer(_open(path, os.O_RDONLY))
+        return FoundServer(path, _open(path, os.O_RDONLY))
     except FileNotFoundError:
         return None
 

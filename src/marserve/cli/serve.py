@@ -249,16 +249,17 @@ def stop(server: FoundServer, timeout: float, tell: Callable[[str], None]) -> bo
         Whether it ended by itself.
     """
     _signal(server.pid, signal.SIGTERM)
-    if server.wait_for_end(timeout):
-        return True
-    tell(f"It has not ended after {timeout:g} s. Asking it to end at once.")
-    _signal(server.pid, signal.SIGTERM)
-    if server.wait_for_end(_AFTER_SECOND_SIGNAL):
-        return True
-    tell(f"It has not ended after another {_AFTER_SECOND_SIGNAL:g} s. Killing it.")
-    _signal(server.pid, signal.SIGKILL)
-    server.wait_for_end(_AFTER_SECOND_SIGNAL)
-    return False
+    has_ended = server.wait_for_end(timeout)
+    if not has_ended:
+        tell(f"It has not ended after {timeout:g} s. Asking it to end at once.")
+        _signal(server.pid, signal.SIGTERM)
+        has_ended = server.wait_for_end(_AFTER_SECOND_SIGNAL)
+    if not has_ended:
+        tell(f"It has not ended after another {_AFTER_SECOND_SIGNAL:g} s. Killing it.")
+        _signal(server.pid, signal.SIGKILL)
+        server.wait_for_end(_AFTER_SECOND_SIGNAL)
+    server.remove_file()
+    return has_ended
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

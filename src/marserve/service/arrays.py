@@ -146,10 +146,10 @@ def weights_file(context: Context, suffixes: Sequence[str]) -> str:
     folder = context.system_properties["model_dir"]
     named = model_section(context).get("serializedFile")
     if named:
-        return os.path.join(folder, named)
+        return str(os.path.join(folder, named))
     found = sorted(name for name in os.listdir(folder) if name.endswith(tuple(suffixes)))
     if len(found) == 1:
-        return os.path.join(folder, found[0])
+        return str(os.path.join(folder, found[0]))
     raise LoadError(
         f"The archive names no serialized file and holds {len(found)} files ending in {', '.join(suffixes)}"
         f"{': ' + ', '.join(found) if found else ''}.",

@@ -31,14 +31,22 @@ Part = Tuple[bytes, bytes, Bytes]
 #: A value that JSON can say.
 Json = Any
 
-try:
-    import orjson
-except ImportError:  # a worker's own interpreter need not have it
-    orjson = None  # type: ignore[assignment]
+
+def _find_orjson() -> Any:
+    """Return the module orjson, or None: a worker's own interpreter need not have it."""
+    try:
+        import orjson
+    except ImportError:
+        return None
+    return orjson
+
+
+orjson = _find_orjson()
 
 #: Digits become 0, all else a blank: a search for nineteen zeros then finds every number that could pass 64 bits.
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
+_DIGITS_AND_E = bytes(48 if 48 <= byte <= 57 else byte if byte == 101 else 32 for byte in range(256))
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 #: A body with fewer opening brackets than this cannot pass either parser's limit of nesting.
 _DEEP = 200
@@ -106,7 +114,7 @@ def _decode_text(body: Bytes) -> str:
 
 def _decode_json(body: Bytes, style: str) -> Json:
     try:
-        return loads(body) if style == NATIVE else json.loads(bytes(body))
+        return loads(body) if style == NATIVE else _loads_standard(body)
     except (ValueError, RecursionError) as error:
         if style != NATIVE:
             return bytearray(body)
@@ -145,6 +153,20 @@ def loads(body: Bytes) -> Json:
             return orjson.loads(body)
         except ValueError:
             pass  # NaN, lone surrogates, another encoding, or no JSON at all: the standard library decides
+    return _loads_standard(body)
+
+
+_decode_text_json = json.JSONDecoder().decode
+
+
+def _loads_standard(body: Bytes) -> Json:
+    """Return ``json.loads(body)``, without its search for the encoding where the first bytes show UTF-8."""
+    start = bytes(body[:4])
+    if start[:1] in (b"{", b"[") and 0 not in start:
+        try:
+            return _decode_text_json(str(body, "utf-8"))
+        except UnicodeDecodeError:
+            pass  # json lets lone surrogates pass
     return json.loads(bytes(body))
 
 
@@ -179,7 +201,7 @@ def dumps(value: Json) -> bytes:
         return _dumps_standard(value)  # a long integer, a key that is no text, a subclass, or nothing sendable
     if b"null" in out:
         return _dumps_standard(value)  # None, or a NaN that orjson turned into null
-    if (b"e" in out or b"0.0000" in out) and _ODD_FLOAT.search(out):
+    if b"0.0000" in out or (b"e" in out and b"0e" in out.translate(_DIGITS_AND_E)):
         if b'"' in out:
             return _dumps_standard(value)
         return _ODD_FLOAT.sub(_as_python_writes, out)  # numbers only: nothing else can look like one
@@ -202,6 +224,49 @@ def _dumps_standard(value: Json) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=to_plain).encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8; its escape has
         return json.dumps(value, separators=(",", ":"), default=to_plain).encode()
+
+
+def dumps_indented(value: Json) -> bytes:
+    """Return ``json.dumps(value, indent=2)`` in ASCII, three times as fast for what consists of plain types.
+
+    Raises:
+        TypeError, ValueError, RecursionError: as ``json.dumps``.
+    """
+    try:
+        return _indented(value, "\n").encode("ascii")
+    except (_NotPlain, RecursionError):
+        return json.dumps(value, indent=2).encode("ascii")
+
+
+class _NotPlain(Exception):
+    """A value, or a key, that is left to the standard library."""
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_WORDS = {True: "true", False: "false", None: "null"}
+
+
+def _indented(value: Json, line: str) -> str:
+    """Return JSON text; ``line`` is a line feed and the blanks before the closing bracket."""
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if kind is int:
+        return repr(value)
+    if kind is float and value - value == 0:  # neither NaN nor infinite
+        return repr(value)
+    if kind is bool or value is None:
+        return _WORDS[value]
+    inner = line + "  "
+    if kind is dict:
+        if not all(type(key) is str for key in value):
+            raise _NotPlain
+        lines = [f"{inner}{_quoted(key)}: {_indented(item, inner)}" for key, item in value.items()]
+        return "{" + ",".join(lines) + line + "}" if lines else "{}"
+    if kind is list or kind is tuple:
+        lines = [inner + _indented(item, inner) for item in value]
+        return "[" + ",".join(lines) + line + "]" if lines else "[]"
+    raise _NotPlain
 
 
 def to_plain(value: object) -> Json:
@@ -241,7 +306,7 @@ def encode(value: object, style: str = NATIVE) -> Tuple[bytes, bytes]:
         return value, BINARY_TYPE if native else b""  # type: ignore[return-value]
     try:
         if kind is dict or kind is list:
-            return (dumps(value), JSON_TYPE) if native else (json.dumps(value, indent=2).encode(), b"")
+            return (dumps(value), JSON_TYPE) if native else (dumps_indented(value), b"")
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value), BINARY_TYPE if native else b""
         if isinstance(value, str):
@@ -250,7 +315,7 @@ def encode(value: object, style: str = NATIVE) -> Tuple[bytes, bytes]:
             return dumps(value), JSON_TYPE
         if isinstance(value, _loaded("torch", ("Tensor",))):
             return _saved(value), b""
-        return json.dumps(value, indent=2).encode(), b""
+        return dumps_indented(value), b""
     except (TypeError, ValueError, RecursionError) as error:
         raise _unsendable(value, error, to_plain if native else None) from error
 

@@ -231,7 +231,7 @@ class Context:
 
     @property
     def system_properties(self) -> Dict[str, Any]:
-        """``model_dir``, ``gpu_id``, ``batch_size``, ``server_name``, ``server_version``, ``limit_max_image_pixels``."""
+        """The folder, GPU and batch size under the names of the old servers; see the constructor for the six."""
         return self._system_properties
 
     @property

@@ -47,9 +47,7 @@ def wrapped(handle: Handle, name: str) -> Handle:
                 "Return a list with one element an item, in their order.",
             )
         left = iter(results)
-        return [
-            envelope.close([next(left) for _ in each], index, context) for index, each in enumerate(opened)
-        ]
+        return [envelope.close([next(left) for _ in each], index, context) for index, each in enumerate(opened)]
 
     return run
 

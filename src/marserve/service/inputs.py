@@ -14,7 +14,7 @@ import base64
 import binascii
 import json
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Protocol, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Protocol, Sequence, Set, Tuple, Union
 
 from marserve.errors import InvalidData
 
@@ -29,7 +29,7 @@ _RANGES = {f"uint{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)}
 _RANGES.update({f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)})
 
 #: Python types of one element, by data type; a type that is not listed is a float's.
-_KINDS = {"bool": {bool}, "string": {str}, **{name: {int, float} for name in _RANGES}}
+_KINDS: Dict[str, Set[type]] = {"bool": {bool}, "string": {str}, **{name: {int, float} for name in _RANGES}}
 #: Data types that are handed on unchecked.
 _OPEN_TYPES = ("json", "scores")
 #: Data types whose arrays are of another type.
@@ -271,7 +271,7 @@ class Inputs:
         return tuple([wanted.array(self.value(row, wanted)) for wanted in self.all])
 
 
-def _parsed(body: bytes, wanted: Input) -> object:
+def _parsed(body: Union[bytes, bytearray], wanted: Input) -> object:
     """Return JSON that came without saying so, as form fields do."""
     try:
         return json.loads(bytes(body))

@@ -88,7 +88,7 @@ class TorchService(ArrayService):
         with warnings.catch_warnings():
             # torch has deprecated TorchScript; archives that hold it are served all the same.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(path, map_location=self.device).eval()
+            return torch.jit.load(path, map_location=self.device).eval()  # type: ignore[no-untyped-call]
 
     def preprocess(self, data: Sequence[Dict[str, Any]]) -> Any:
         """Return the batch's tensors on the model's device."""

@@ -20,8 +20,9 @@ from marserve.wire.streams import CHUNK, send_with_descriptors
 AHEAD = 0.001
 #: Most batches in a worker's hands at once.
 MOST_BATCHES = 16
-#: Weight of the past in the recent maximum of the service time, per batch: halves in about 70 batches.
-DECAY = 0.99
+#: Weight of the past in the recent maximum of the service time, per batch: halves in about 7 batches. A worker that is preempted
+#: looks slow once; a service that is slow now and then stays slow for this estimate.
+DECAY = 0.9
 
 _ERRORS = by_kind()
 

@@ -42,9 +42,7 @@ class Failure(NamedTuple):
 def failure_of(error: Exception, style: str = "native", reason: str = RAISED) -> Failure:
     """Return the failure that an exception of a service, or of our own, stands for."""
     code = getattr(error, "error_code", None)
-    if isinstance(error, PredictionException) or (
-        type(error).__name__ == "PredictionException" and code is not None
-    ):
+    if isinstance(error, PredictionException) or (type(error).__name__ == "PredictionException" and code is not None):
         return Failure("PredictionException", str(getattr(error, "message", error)), code=_status(code))
     if is_out_of_memory(error, style):
         return Failure(

@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -119,7 +120,7 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
     module_part, wanted = split_handler(handler)
     for candidate in handler_files(handler):
         if (folder / candidate).is_file():
-            return _guarded(handler, lambda: _import_file(folder, candidate)), wanted
+            return _guarded(handler, partial(_import_file, folder, candidate)), wanted
     target = BUILT_IN.get(handler, handler if handler.startswith("marserve.") else "")
     if target:
         module_part, wanted = split_handler(target)
@@ -136,7 +137,7 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
             f"and none of {', '.join(BUILT_IN)}.",
             "Pack the archive again with the handler's file, or name another handler.",
         )
-    return _guarded(handler, lambda: importlib.import_module(name)), wanted
+    return _guarded(handler, partial(importlib.import_module, name)), wanted
 
 
 def _import_file(folder: Path, candidate: str) -> ModuleType:
@@ -195,11 +196,7 @@ def _function_entry(function: Handle, module: ModuleType, handler: str, context:
 
 def _service_class(module: ModuleType, handler: str) -> type:
     """Return the one class that the module itself defines and that looks like a service."""
-    own = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and value.__module__ == module.__name__
-    ]
+    own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
     services = [cls for cls in own if _is_service(cls)]
     leaves = [cls for cls in services if not any(other is not cls and issubclass(other, cls) for other in services)]
     if len(leaves) == 1:
@@ -218,13 +215,12 @@ def _is_service(cls: type) -> bool:
     return steps or callable(getattr(cls, "handle", None))
 
 
-def _class_entry(
-    cls: type, signature: Optional[Signature], handler: str, context: Context, steps: Steps
-) -> Entry:
+def _class_entry(cls: type, signature: Optional[Signature], handler: str, context: Context, steps: Steps) -> Entry:
     """Create and initialize a service, and return its entry."""
     if not _is_service(cls):
         raise LoadError(
-            f"{cls.__name__} of {handler} has neither handle(data, context) nor preprocess, inference and postprocess."
+            f"{cls.__name__} of {handler} has neither handle(data, context) nor the steps it would consist of.",
+            "Write handle(data, context), or preprocess, inference and postprocess with one argument each.",
         )
     service = _guarded(handler, cls)
     is_ours = isinstance(service, Service)
@@ -256,7 +252,7 @@ def _takes_argument(initialize: Callable[..., Any]) -> bool:
         parameters = inspect.signature(initialize).parameters.values()
     except (TypeError, ValueError):
         return True
-    return any(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD, each.VAR_POSITIONAL) for each in parameters)
+    return any(each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in parameters)
 
 
 def _time_steps(service: object, steps: Steps) -> bool:

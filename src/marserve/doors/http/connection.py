@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._feed: Callable[[bytes | memoryview], None]
         self._reading: Exchange | None = None
         self._headers: list[bytes] = DROPPED
-        self._length = 0  # of its body; -1 when it is chunked
+        self._length = 0  # of its body; -1 when it is chunked, 0 as long as nobody needed to know
         self._max_body = 0
         self._coding: bytes | None = None
         self._expectation: bytes | None = None
@@ -188,8 +188,14 @@ class Connection(asyncio.Protocol):
         self._heard = True
         if self.held_up or len(data) > self._slice:
             self._take(data)
-        else:
-            self._parse(data)
+            return
+        self._touched = False  # from here on as _parse, which would cost a call
+        try:
+            self._feed(data)
+        except HttpParserError as error:
+            self._parse_on(error, data)
+        if self._reading is not None or not self._touched:
+            self._note_unfinished(data)
 
     def pause_writing(self) -> None:
         """The client is slow: read no further requests either, their answers would pile up."""
@@ -255,7 +261,11 @@ class Connection(asyncio.Protocol):
             return
         exchange = self._reading
         if exchange is not None and exchange.lane is not None:
-            if self._length < 0:
+            if self._length == 0:
+                self._measure(exchange)
+                if self._length > self._max_body:
+                    self._refuse_body()
+            elif self._length < 0:
                 # Chunk lines, their extensions and trailers are bounded too, but a chunk may be one byte long.
                 self._carried += len(data)
                 if self._carried > self._limits.header_bytes + 16 * exchange.size:
@@ -366,9 +376,7 @@ class Connection(asyncio.Protocol):
     def _watch(self, name: bytes, value: bytes) -> None:
         if self._headers is DROPPED:  # a trailer: it may not change what has been decided by the headers
             return
-        if name == b"content-length":
-            self._length = int(value)
-        elif name == b"transfer-encoding":
+        if name == b"transfer-encoding":
             self._coding = value if self._coding is None else self._coding + b", " + value
             self._odd = True
         elif name == b"expect":
@@ -383,21 +391,14 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         parser = self._parser
         exchange.method = parser.get_method()
-        if self._odd or not parser.should_keep_alive():
-            self._begin_odd(exchange)
-        else:
-            self._begin(exchange)
-
-    def _begin(self, exchange: Exchange) -> None:
-        """Find who answers a request, and let it decide."""
+        is_odd = self._odd or not parser.should_keep_alive()
+        if is_odd and not self._is_odd_welcome(exchange):
+            return
         if self._head_since and not self._is_head_within_limit(exchange):
             return
         lane = self._find_lane(exchange.method, exchange.target) or self._bridge
-        self._max_body = lane.max_body
-        if self._length > self._max_body:
-            self._refuse_body()
-            return
         exchange.lane = lane
+        self._max_body = lane.max_body
         if self.front is None:
             self.front = exchange
         else:
@@ -407,6 +408,8 @@ class Connection(asyncio.Protocol):
                 exchange.pieces = DROPPED
         except Exception:
             self._fail(exchange)
+        if is_odd:
+            self._prepare_odd_body(exchange)
 
     def on_body(self, piece: bytes) -> None:
         """Take a piece of the body."""
@@ -438,42 +441,41 @@ class Connection(asyncio.Protocol):
 
     # ---- what the fast lane does not look at
 
-    def _begin_odd(self, exchange: Exchange) -> None:
-        """Begin a request that HTTP/1.0, its headers or a drain make different."""
+    def _is_odd_welcome(self, exchange: Exchange) -> bool:
+        """Look at a request that HTTP/1.0, its headers or a drain make different; refuse what cannot be served."""
         if self._sealed:
             self._reading = None
-            return
+            return False
         self._odd = self._is_draining
         coding, self._coding = self._coding, None
-        expectation, self._expectation = self._expectation, None
         if coding is not None:
             self._length, self._carried = -1, 0
             self._headers = DROPPED  # what comes now is trailers, and they come after the decision
         if self._resumed is not None:
             self._reading, self._resumed = self._resumed, None
-            return
+            return False
         exchange.http_version = version = self._parser.get_http_version()
-        awaits_continue = expectation is not None and version == "1.1"
+        expectation, self._expectation = self._expectation, None
         if version not in ("1.1", "1.0"):
             self._refuse(505, f"HTTP/{version} is not spoken here; use HTTP/1.1.")
         elif coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked"):
             self._refuse(501, "The only transfer-encoding that is understood is chunked, on HTTP/1.1.")
-        elif awaits_continue and expectation.strip().lower() != b"100-continue":  # type: ignore[union-attr]
+        elif expectation is not None and version == "1.1" and expectation.strip().lower() != b"100-continue":
             self._refuse(417, "The only expectation that can be met is 100-continue.")
-        else:
-            exchange.close_after = self._is_draining or not self._parser.should_keep_alive()
-            self._begin_awaited(exchange) if awaits_continue else self._begin(exchange)
-            if self._parser.should_upgrade():
-                self._parked, self._reading = self._reading, None
+        exchange.close_after = self._sealed or self._is_draining or not self._parser.should_keep_alive()
+        if expectation is not None and version == "1.1" and not exchange.close_after:
+            # An answer without 100 leaves it open whether the body still comes: nothing can follow it.
+            exchange.close_after = self._awaits_continue = True
+        return not self._sealed
 
-    def _begin_awaited(self, exchange: Exchange) -> None:
-        """Begin a request whose client wants to hear, before it sends the body, whether it is welcome."""
-        is_last = exchange.close_after
-        exchange.close_after = True  # a refusal leaves open whether the body still comes: nothing can follow it
-        self._begin(exchange)
-        if self._reading is exchange and exchange.state == OPEN:
-            exchange.close_after = is_last
-            exchange.emit(_CONTINUE)
+    def _prepare_odd_body(self, exchange: Exchange) -> None:
+        """Call for the body that the client holds back; keep one from the parser that an upgrade would lose."""
+        if self._reading is exchange and self._length == 0:
+            self._measure(exchange)
+    def _measure(self, exchange: Exchange) -> None:
+        """Look up how long the body will be; a message that comes in one piece never needs it."""
+        if self._length == 0:
+            self._length = int(exchange.header(b"content-length") or 0)
 
     def _is_head_within_limit(self, exchange: Exchange) -> bool:
         """Close the clock of headers that came in several pieces, and weigh them; refuse them when too large."""

@@ -1,0 +1,188 @@
+"""Counts what the observer hears, and writes the access lines: gathered in the path, joined up shortly after it.
+
+``job_ended`` is the ``append`` of a list and nothing else. A timer empties the list in slices that keep the loop
+for less than a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from prometheus_client.core import Metric
+
+from marserve.batching.job import Job
+from marserve.errors import BusyError, ServeError
+from marserve.metrics.series import NO_ANSWER, VersionSeries
+from marserve.metrics.service import ServiceMetrics
+
+#: Gets the access lines, many a call, with a line feed between; each is ``ip "METHOD target" status milliseconds``.
+access_log = logging.getLogger("marserve.access")
+
+#: Seconds between two looks at what has gathered: while requests come, and while none do.
+BUSY, IDLE = 0.02, 0.1
+#: Jobs that are counted in one go.
+SLICE = 256
+#: Most bytes of a target in an access line.
+LONGEST_TARGET = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A request that became no job, with its answer."""
+
+    client: str
+    method: str
+    target: str
+    status: int
+    seconds: float
+    error: ServeError | None
+
+
+class Collector:
+    """Counts jobs, other requests, and what services report; implements ``Observer``.
+
+    Args:
+        has_access_log: whether each request gets an access line.
+    """
+
+    def __init__(self, has_access_log: bool = False) -> None:
+        self.has_access_log = has_access_log
+        # What has gathered
+        self._jobs: list[Job] = []
+        self._answered: list[_Answered] = []
+        self._reports: list[tuple[str, str, bytes]] = []
+        #: See ``Observer``. It is handed on once, when a pool is made: the list must stay the same one.
+        self.job_ended: Callable[[object], None] = cast("Callable[[object], None]", self._jobs.append)
+        # What has been counted
+        self.series: dict[tuple[str, str], VersionSeries] = defaultdict(VersionSeries)
+        self.http_codes: Counter[int] = Counter()
+        self._service = ServiceMetrics()
+        # The timer
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.Handle | None = None
+
+    # Observer
+
+    def metrics_reported(self, version: object, metrics: bytes) -> None:
+        """See ``Observer``."""
+        self._reports.append((*_key(version), metrics))
+
+    def worker_changed(self, worker: object) -> None:
+        """See ``Observer``; how many workers there are is read when somebody asks."""
+
+    def version_changed(self, version: object) -> None:
+        """See ``Observer``; what a version's state is, is read when somebody asks."""
+
+    def request_answered(
+        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+    ) -> None:
+        """See ``Observer``. ``error`` is what the request was refused for, where it was."""
+        self._answered.append(_Answered(client, method, target, status, seconds, error))
+
+    # The timer
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at what gathers from now on."""
+        self._loop = loop
+        self._timer = loop.call_later(IDLE, self._tick)
+
+    def stop(self) -> None:
+        """Count and write what is left, and look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop = None
+        while self.flush():
+            pass
+
+    def _tick(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        has_heard = bool(self._jobs or self._answered or self._reports)
+        if self.flush():
+            self._timer = loop.call_soon(self._tick)
+        else:
+            self._timer = loop.call_later(BUSY if has_heard else IDLE, self._tick)
+
+    def flush(self) -> bool:
+        """Count one slice of what has gathered; return whether there is more."""
+        jobs = self._jobs[:SLICE]
+        del self._jobs[:SLICE]
+        answered = self._answered[:SLICE]
+        del self._answered[:SLICE]
+        reports = self._reports[:SLICE]
+        del self._reports[:SLICE]
+        if jobs:
+            self._count_jobs(jobs)
+        for one in answered:
+            self.http_codes[one.status] += 1
+            self._count_refusal(one.error)
+        for model, version, report in reports:
+            dropped = self._service.take(model, version, report)
+            self.series[model, version].dropped_reports += dropped
+        if self.has_access_log and (jobs or answered):
+            access_log.info("%s", "\n".join([*map(_job_line, jobs), *map(_line, answered)]))
+        for job in jobs:
+            # Whoever still holds the job must not hold its body and its connection with it.
+            job.parts = ()
+            del job.reply
+        return bool(self._jobs or self._answered or self._reports)
+
+    def _count_jobs(self, jobs: list[Job]) -> None:
+        by_version: dict[object, list[Job]] = defaultdict(list)
+        for job in jobs:
+            by_version[job.model_version].append(job)
+        for version, its_jobs in by_version.items():
+            self.series[_key(version)].add(its_jobs)
+
+    def _count_refusal(self, error: ServeError | None) -> None:
+        """Count what a version refused at once; a name that is not served must not get counts, or they have no end."""
+        if isinstance(error, BusyError) and error.model is not None and error.version is not None:
+            self.series[error.model, error.version].kinds[error.kind] += 1
+
+    # Reading
+
+    def service_families(self) -> Iterator[Metric]:
+        """Yield what services have reported, as it is exposed."""
+        return self._service.families()
+
+    def forget(self, keep: Collection[tuple[str, str]]) -> None:
+        """Forget what was counted of versions other than these, given by name and version."""
+        for key in [key for key in self.series if key not in keep]:
+            del self.series[key]
+        self._service.forget(keep)
+
+
+class _Version(Protocol):
+    """What is read of a model version."""
+
+    name: str
+    version: str
+
+
+def _key(version: object) -> tuple[str, str]:
+    named = cast(_Version, version)
+    return named.name, named.version
+
+
+def _job_line(job: Job) -> str:
+    target = job.target[:LONGEST_TARGET].decode("latin-1")
+    milliseconds = (job.done - job.arrived) * 1000.0
+    return f'{_host(job.client)} "{job.method.decode()} {target}" {job.status or NO_ANSWER} {milliseconds:.1f}'
+
+
+def _line(one: _Answered) -> str:
+    target = one.target[:LONGEST_TARGET]
+    return f'{_host(one.client)} "{one.method} {target}" {one.status} {one.seconds * 1000.0:.1f}'
+
+
+def _host(client: object) -> str:
+    """Return the address of a client as an access line names it; "-" where there is none, as on a unix socket."""
+    if isinstance(client, tuple):
+        return str(client[0]) if client else "-"
+    return str(client or "-")
