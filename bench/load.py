@@ -23,7 +23,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 TIMEOUT = 5.0
 
 
-class CannotMeasure(Exception):
+class MeasureError(Exception):
     """Something did not start, did not answer or answered wrongly; the message says what."""
 
 
@@ -69,11 +69,11 @@ def put_load(target: Target, connections: int, seconds: float, tool: str) -> Fin
     """Put a load on ``target``.
 
     Raises:
-        CannotMeasure: the tool failed, or not one request was answered.
+        MeasureError: the tool failed, or not one request was answered.
     """
     found = _TOOLS[tool](target, connections, seconds)
     if not found.requests:
-        raise CannotMeasure(f"No request to {target.path} was answered in {seconds:g} s.")
+        raise MeasureError(f"No request to {target.path} was answered in {seconds:g} s.")
     return found
 
 
@@ -83,7 +83,7 @@ def _run_wrk(target: Target, connections: int, seconds: float) -> Findings:
     command += ["-s", str(_WRK_SCRIPT), f"http://127.0.0.1:{target.port}{target.path}", "--", target.body]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
     if ended.returncode:
-        raise CannotMeasure(f"wrk ended with {ended.returncode}: {(ended.stderr or ended.stdout).strip()}")
+        raise MeasureError(f"wrk ended with {ended.returncode}: {(ended.stderr or ended.stdout).strip()}")
     return read_wrk(ended.stdout)
 
 
@@ -91,15 +91,15 @@ def read_wrk(output: str) -> Findings:
     """Return what wrk printed through our script.
 
     Raises:
-        CannotMeasure: the line of JSON is not there.
+        MeasureError: the line of JSON is not there.
     """
     line = next((line for line in reversed(output.splitlines()) if line.startswith("{")), None)
     if line is None:
-        raise CannotMeasure(f"wrk printed no findings: {output.strip()[-200:]!r}")
+        raise MeasureError(f"wrk printed no findings: {output.strip()[-200:]!r}")
     found = json.loads(line)
     errors = {kind: count for kind, count in found["errors"].items() if count}
-    spans = (found[key] / 1e6 for key in ("duration", "p50", "p99"))
-    return Findings("wrk", found["requests"], *spans, errors)
+    seconds, p50, p99 = (found[key] / 1e6 for key in ("duration", "p50", "p99"))
+    return Findings("wrk", found["requests"], seconds, p50, p99, errors)
 
 
 # --- our own -------------------------------------------------------------------------------------------
@@ -116,14 +116,14 @@ def answer_end(received: bytes) -> tuple[int, int] | None:
     """Return status and length of the first whole answer in ``received``, None while it is not whole.
 
     Raises:
-        CannotMeasure: an answer without a length; no server that is measured sends one.
+        MeasureError: an answer without a length; no server that is measured sends one.
     """
     head_end = received.find(b"\r\n\r\n")
     if head_end < 0:
         return None
     length = _LENGTH.search(received, 0, head_end + 2)
     if length is None:
-        raise CannotMeasure(f"An answer says no length: {received[:head_end][:200]!r}")
+        raise MeasureError(f"An answer says no length: {received[:head_end][:200]!r}")
     end = head_end + 4 + int(length[1])
     return (int(received[9:12]), end) if len(received) >= end else None
 
@@ -167,7 +167,7 @@ class _Connection(asyncio.Protocol):
         self._received += data
         try:
             found = answer_end(self._received)
-        except CannotMeasure:
+        except MeasureError:
             tally.errors["read"] += 1
             self._transport.abort()
             return

@@ -2,7 +2,8 @@
 
 ``python bench/null_http.py`` prints requests a second and the ratio to the floor at 1, 8 and 64 connections.
 Two floors: *bare* answers each message without looking at it; *reading* keeps target, headers and body as any
-server must. Rounds alternate between the servers, and the median of each is taken: the machine's speed drifts.
+server must. The CPU that the server spends on a request is told too:
+it hardly depends on what else the machine does. Rounds alternate between the servers, and the median of each is taken: the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httptools
+import psutil
 import uvloop
 
 from marserve.config.address import Address
@@ -110,13 +112,16 @@ async def serve(kind: str) -> None:
     await asyncio.Event().wait()
 
 
-def measure(url: str, connections: int, seconds: float, script: str) -> float:
+def measure(server: psutil.Process, url: str, connections: int, seconds: float, script: str) -> tuple[float, float]:
+    """Return requests a second, and the microseconds of CPU that the server spent on each."""
+    before = sum(server.cpu_times()[:2])
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", script, f"{url}/predictions/fizbuz_package"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in report, report
-    found = re.search(r"Requests/sec:\s+([\d.]+)", report)
-    assert found is not None, report
-    return float(found[1])
+    rate, count = re.search(r"Requests/sec:\s+([\d.]+)", report), re.search(r"(\d+) requests in", report)
+    assert rate is not None, report
+    assert count is not None, report
+    return float(rate[1]), (sum(server.cpu_times()[:2]) - before) / int(count[1]) * 1e6
 
 
 def main() -> None:
@@ -141,15 +146,30 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder, "post.lua")
             script.write_text(SCRIPT)
-            print(f"{'connections':>11} {'bare':>9} {'reading':>9} {'marserve':>9} {'/ bare':>7} {'/ reading':>9}")
+            print("                rps of                    |  CPU microseconds a request of | rps to     | CPU to")
+            print(
+                "connections     bare   reading  marserve  |  bare  reading  marserve       | bare  read. | bare  read."
+            )
             for connections in options.connections:
                 rounds = [
-                    [measure(urls[kind], connections, options.seconds, str(script)) for kind in kinds]
+                    [
+                        measure(
+                            psutil.Process(servers[kind].pid), urls[kind], connections, options.seconds, str(script)
+                        )
+                        for kind in kinds
+                    ]
                     for _ in range(options.rounds)
                 ]
-                bare, reading, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
-                ratios = f"{ours / bare:>7.2f} {ours / reading:>9.2f}"
-                print(f"{connections:>11} {bare:>9,.0f} {reading:>9,.0f} {ours:>9,.0f} {ratios}", flush=True)
+                bare, reading, ours = (
+                    tuple(statistics.median(values) for values in zip(*column, strict=True))
+                    for column in zip(*rounds, strict=True)
+                )
+                print(
+                    f"{connections:>11} {bare[0]:>8,.0f}  {reading[0]:>8,.0f}  {ours[0]:>8,.0f}  |"
+                    f" {bare[1]:>5.2f} {reading[1]:>8.2f} {ours[1]:>9.2f}       |"
+                    f" {ours[0] / bare[0]:.2f}  {ours[0] / reading[0]:.2f}  | {bare[1] / ours[1]:.2f}  {reading[1] / ours[1]:.2f}",
+                    flush=True,
+                )
     finally:
         for server in servers.values():
             server.kill()

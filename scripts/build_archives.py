@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -116,7 +117,10 @@ class Stamps:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
+        self._known: dict[str, list[str]] = {}
+        # Stamps that are not there, or damaged, only mean that everything is made again.
+        with contextlib.suppress(OSError, ValueError):
+            self._known = json.loads(path.read_text())
 
     def is_fresh(self, made: Path, origin: str) -> bool:
         """Tell whether ``made`` is there, unchanged, and from this origin."""

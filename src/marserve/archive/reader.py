@@ -74,13 +74,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
 
     Source: TorchServe model archiver, ``--archive-format``.
     """
-    sink = Sink(archive, target, max_bytes)
-    try:
-        _extract(archive, sink)
-        return read_manifest(target)
-    except BaseException:
-        _empty(target)
-        raise
+    return _unpack(archive, Sink(archive, target, max_bytes), must_be_whole=True)
 
 
 def peek(archive: Path, target: Path) -> Manifest:
@@ -92,12 +86,7 @@ def peek(archive: Path, target: Path) -> Manifest:
     """
     sink = Sink(archive, target, MAX_BYTES)
     sink.is_wanted = lambda name, size: size <= _MAX_DESCRIPTION and name.endswith((".json", ".yaml", ".yml"))
-    try:
-        _extract(archive, sink)
-        return read_manifest(target, must_be_whole=False)
-    except BaseException:
-        _empty(target)
-        raise
+    return _unpack(archive, sink, must_be_whole=False)
 
 
 def list_entries(archive: Path) -> List[Entry]:
@@ -124,11 +113,20 @@ def files_below(folder: Path) -> Iterator[Tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
-def _extract(archive: Path, sink: Sink) -> None:
-    kind = archive_format(archive)
+def _unpack(archive: Path, sink: Sink, must_be_whole: bool) -> Manifest:
     sink.target.mkdir(parents=True, exist_ok=True)
     if any(sink.target.iterdir()):
         raise ValueError(f"{sink.target} is not empty")
+    try:
+        _extract(archive, sink)
+        return read_manifest(sink.target, must_be_whole)
+    except BaseException:
+        _empty(sink.target)
+        raise
+
+
+def _extract(archive: Path, sink: Sink) -> None:
+    kind = archive_format(archive)
     try:
         _EXTRACTORS[kind](archive, sink)
         _lift(sink.target, is_wrapped=kind == "tgz")

@@ -227,19 +227,31 @@ def _tensor(entry: object, place: str) -> TensorSpec:
     if data_type not in DATA_TYPES:
         known = ", ".join(DATA_TYPES)
         raise SignatureError(f"{place} in signature.json: data_type {data_type!r} is not one of {known}.", _HINT)
-    minimum, maximum = _number(entry, "minimum", place), _number(entry, "maximum", place)
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise SignatureError(f"{place} in signature.json: minimum is over maximum.", _HINT)
-    return TensorSpec(
+    spec = TensorSpec(
         name=name,
         shape=_shape(shape, place),
         data_type=str(data_type),
         content_type=_text(entry, "content_type", "") or None,
-        minimum=minimum,
-        maximum=maximum,
+        minimum=_number(entry, "minimum", place),
+        maximum=_number(entry, "maximum", place),
         example=entry.get("example"),
         description=_text(entry, "description", ""),
     )
+    _check_bounds(spec, place)
+    return spec
+
+
+def _check_bounds(spec: TensorSpec, place: str) -> None:
+    """Refuse bounds that no value of the data type could keep."""
+    json_type, least, most = DATA_TYPES[spec.data_type]
+    for bound in (spec.minimum, spec.maximum):
+        if bound is None:
+            continue
+        is_outside = (least is not None and bound < least) or (most is not None and bound > most)
+        if json_type not in ("integer", "number") or is_outside or (json_type == "integer" and bound != int(bound)):
+            raise SignatureError(f"{place} in signature.json: {bound} is no {spec.data_type}.", _HINT)
+    if spec.minimum is not None and spec.maximum is not None and spec.minimum > spec.maximum:
+        raise SignatureError(f"{place} in signature.json: minimum is over maximum.", _HINT)
 
 
 def _shape(value: object, place: str) -> Tuple[int, ...]:

@@ -99,8 +99,8 @@ def write_archive(
             "Please specify --force/-f option to overwrite the model archive output file.",
         )
     plan = _ordered({name: source for name, source in entries.items() if not _is_same(source, output)})
-    meter = _Meter(sum(_size(source) for _, source in plan), progress)
     try:
+        meter = _Meter(sum(_size(source) for _, source in plan), progress)
         if archive_format == "no-archive":
             return _write_folder(plan, output, meter, keep_others)
         with replacing_file(output) as out:
@@ -128,15 +128,18 @@ class _Meter:
         self._done = 0
         self._progress = progress
 
-    def copy(self, source: Source, write: Callable[[bytes], object]) -> None:
-        """Hand a source to ``write`` piece by piece; a file that changes meanwhile is refused."""
-        expected, before = _size(source), self._done
+    def copy(self, source: Source, size: int, write: Callable[[bytes], object]) -> None:
+        """Hand a source of ``size`` bytes to ``write`` piece by piece; one that has another size by now is refused."""
+        left = size
         for chunk in _chunks(source):
+            left -= len(chunk)
+            if left < 0:
+                break
             write(chunk)
             self._done += len(chunk)
             if self._progress is not None:
                 self._progress(self._done, self._total)
-        if self._done - before != expected:
+        if left:
             raise ArchiveError(f"{source!s} changed while it was packed.", "Pack again when nothing writes to it.")
 
 
@@ -199,7 +202,7 @@ def _write_zip(plan: List[Tuple[str, Source]], out: BinaryIO, may_deflate: bool,
             is_deflated = may_deflate and _compresses(source)
             info.compress_type = zipfile.ZIP_DEFLATED if is_deflated else zipfile.ZIP_STORED
             with packed.open(info, "w") as sink:
-                meter.copy(source, sink.write)
+                meter.copy(source, info.file_size, sink.write)
 
 
 def _write_tgz(plan: List[Tuple[str, Source]], out: BinaryIO, prefix: str, meter: _Meter) -> None:
@@ -210,7 +213,7 @@ def _write_tgz(plan: List[Tuple[str, Source]], out: BinaryIO, prefix: str, meter
         stream.is_stored = False
         stream.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
         stream.is_stored = not _compresses(source)
-        meter.copy(source, stream.write)
+        meter.copy(source, info.size, stream.write)
         stream.is_stored = False
         stream.write(b"\0" * (-info.size % tarfile.BLOCKSIZE))
     stream.write(b"\0" * (2 * tarfile.BLOCKSIZE))
@@ -244,7 +247,7 @@ def _place(source: Source, path: Path, meter: _Meter) -> str:
     """Write one file of a folder and return its SHA-256; a file that is its own source stays as it is."""
     sha256 = hashlib.sha256()
     if _is_same(source, path):
-        meter.copy(source, sha256.update)
+        meter.copy(source, _size(source), sha256.update)
         return sha256.hexdigest()
     with replacing_file(path) as out:
 
@@ -252,7 +255,7 @@ def _place(source: Source, path: Path, meter: _Meter) -> str:
             sha256.update(chunk)
             out.write(chunk)
 
-        meter.copy(source, take)
+        meter.copy(source, _size(source), take)
     return sha256.hexdigest()
 
 

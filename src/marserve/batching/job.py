@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Protocol
 
-from marserve.errors import ServeError
+from marserve.errors import HandlerFault, ServeError
+
+log = logging.getLogger("marserve.job")
 
 #: A request's or an answer's named part: name, content type ("" when unknown), bytes in one or more pieces.
 Part = tuple[bytes, bytes, "bytes | memoryview | list[bytes]"]
@@ -142,6 +145,19 @@ class Job:
         self.status = 0
         self.error: ServeError | None = None
         self.spans: tuple[float, ...] = ()
+
+    def fail(self, error: ServeError) -> None:
+        """Hand an error to the reply. Never raises: what a door cannot send must cost no other job its answer."""
+        self.error = error
+        try:
+            self.reply.fail(error)
+        except Exception as problem:
+            log.exception("The error of %r could not be sent: %s", self, error)
+            self.error = HandlerFault(f"The answer cannot be sent: {problem}")
+            try:
+                self.reply.fail(self.error)
+            except Exception:
+                log.exception("Nor could be told why; its client gets no answer.")
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {JobKind(self.kind).name.lower()} {self.state.name.lower()} attempts={self.attempts}>"

@@ -88,6 +88,7 @@ class JobQueue:
         if late:
             gone = set(map(id, late))
             self._jobs = deque(job for job in self._jobs if id(job) not in gone)
+            _leave(late)
         return late
 
     def take_all(self) -> list[Job]:
@@ -95,6 +96,7 @@ class JobQueue:
         jobs = [job for job in self._jobs if job.state is not JobState.ANSWERED]
         self._jobs.clear()
         self._over = 0
+        _leave(jobs)
         return jobs
 
     def peek(self, count: int) -> list[Job]:
@@ -105,3 +107,9 @@ class JobQueue:
         """Forget the jobs that are over: all of them, so that the batch which is taken next holds none."""
         self._jobs = deque(job for job in self._jobs if job.state is not JobState.ANSWERED)
         self._over = 0
+
+
+def _leave(jobs: list[Job]) -> None:
+    """Mark jobs as queued no more: ending one can make its client give up another, which must not count here."""
+    for job in jobs:
+        job.state = JobState.SENT

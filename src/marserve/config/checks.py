@@ -32,10 +32,8 @@ def _addresses(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
             continue
         other = places.setdefault((address.host, address.port), doors[0])
         if other != doors[0]:
-            yield (
-                f"{other}_address and {doors[0]}_address share {address.host}:{address.port}, once with TLS.",
-                "wrong",
-            )
+            place = f"{address.host}:{address.port}"
+            yield f"{other}_address and {doors[0]}_address are both {place}, one of them with TLS.", "wrong"
     if "metrics_address" in given and not settings.enable_metrics_api:
         yield "metrics_address has no effect: enable_metrics_api is false.", "ineffective"
 

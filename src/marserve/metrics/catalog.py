@@ -59,7 +59,8 @@ _ROWS = (
         COUNTER,
         "requests",
         (*_OF_VERSION, "kind"),
-        "Requests for a model version that ended with an error, by kind of the error; also those that were refused at once.",
+        "Requests for a model version that ended with an error, by kind of the error; "
+        "also those that it refused at once.",
     ),
     MetricRow(
         "marserve_request_bytes_total", COUNTER, "bytes", _OF_VERSION, "Bytes of the bodies of the accepted requests."

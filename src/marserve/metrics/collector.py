@@ -141,7 +141,7 @@ class Collector:
             self.series[_key(version)].add(its_jobs)
 
     def _count_refusal(self, error: ServeError | None) -> None:
-        """Count what a version refused at once; a name that is not served must not get counts, or they have no end."""
+        """Count what a version refused at once; a name that is not served gets no counts, or they had no end."""
         if isinstance(error, BusyError) and error.model is not None and error.version is not None:
             self.series[error.model, error.version].kinds[error.kind] += 1
 

@@ -82,7 +82,7 @@ def pieces(collector: Collector, readings: Sequence[Reading], names: Collection[
 
 
 def _metrics(row: MetricRow, collector: Collector, readings: Sequence[Reading]) -> Iterator[Metric]:
-    """Yield one metric, a part for each version: all versions together would take too long in one go."""
+    """Yield one metric in parts: all versions together, or all steps of one, would take too long in one go."""
     if row.name == "marserve_info":
         yield _metric(row, (), [((marserve.__version__,), 1.0)])
     elif row.name == "marserve_http_requests_total":
@@ -92,7 +92,8 @@ def _metrics(row: MetricRow, collector: Collector, readings: Sequence[Reading]) 
             yield _metric(row, (reading.model, reading.version), _READ[row.name](reading))
     else:
         for key, series in list(collector.series.items()):
-            yield _metric(row, key, _COUNTED[row.name](series))
+            for value in _COUNTED[row.name](series):
+                yield _metric(row, key, [value])
 
 
 def _metric(row: MetricRow, first: tuple[str, ...], values: _Values) -> Metric:

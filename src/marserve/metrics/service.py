@@ -74,7 +74,10 @@ class ServiceMetrics:
         self._told: set[str] = set()
 
     def take(self, model: str, version: str, reports: bytes) -> int:
-        """Take reports, one JSON object a line, as ``service/metrics.py`` drains them; return how many were dropped."""
+        """Take reports, one JSON object a line, as ``service/metrics.py`` drains them.
+
+        Returns how many were dropped; the log says why, once.
+        """
         dropped = 0
         for line in reports.splitlines():
             why = self._take_one(model, version, line)

@@ -1,24 +1,29 @@
 """A request's parts as the row that a service gets, and a service's value as the bytes of an answer.
 
-Three styles: ``native``, ``torchserve``, ``mms``. The old servers' styles use the standard library's ``json``
-both ways. Native uses ``orjson`` where it is installed and where its result is proven to be the standard
-library's: an answer never depends on what is installed.
+Three styles: ``native``, ``torchserve``, ``mms``. The old servers' styles write JSON with an indentation of two
+and no content type, native writes it compact; see ``json_text.py``.
 Source: contracts of TorchServe ("How a request body becomes data", "How handler output becomes the response")
 and Multi Model Server.
 """
 
 from __future__ import annotations
 
-import enum
 import json
-import re
-import sys
-import uuid
 from io import BytesIO
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from marserve.errors import BadRequest, HandlerFault
 from marserve.service.forms import FORM_TYPES, read_form
+from marserve.service.json_text import (
+    Bytes,
+    Json,
+    dumps,
+    dumps_indented,
+    library_classes,
+    loads,
+    loads_standard,
+    to_plain,
+)
 
 NATIVE, TORCHSERVE, MMS = "native", "torchserve", "mms"
 
@@ -26,32 +31,7 @@ JSON_TYPE = b"application/json"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 BINARY_TYPE = b"application/octet-stream"
 
-Bytes = Union[bytes, bytearray, memoryview]
 Part = Tuple[bytes, bytes, Bytes]
-#: A value that JSON can say.
-Json = Any
-
-
-def _find_orjson() -> Any:
-    """Return the module orjson, or None: a worker's own interpreter need not have it."""
-    try:
-        import orjson
-    except ImportError:
-        return None
-    return orjson
-
-
-orjson = _find_orjson()
-
-#: Digits become 0, all else a blank: a search for nineteen zeros then finds every number that could pass 64 bits.
-_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
-_LONG_NUMBER = b"0" * 19
-_DIGITS_AND_E = bytes(48 if 48 <= byte <= 57 else byte if byte == 101 else 32 for byte in range(256))
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-#: A body with fewer opening brackets than this cannot pass either parser's limit of nesting.
-_DEEP = 200
-#: Floats that orjson may write otherwise than Python does: exponents, and zeros behind the point.
-_ODD_FLOAT = re.compile(rb"-?\d+(?:\.\d+)?e[-+]?\d+|(?<!\d)-?0\.0000\d+")
 
 
 def decode(parts: Sequence[Part], decode_input: bool = True, style: str = NATIVE) -> Dict[str, Any]:
@@ -114,7 +94,7 @@ def _decode_text(body: Bytes) -> str:
 
 def _decode_json(body: Bytes, style: str) -> Json:
     try:
-        return loads(body) if style == NATIVE else _loads_standard(body)
+        return loads(body) if style == NATIVE else loads_standard(body)
     except (ValueError, RecursionError) as error:
         if style != NATIVE:
             return bytearray(body)
@@ -141,156 +121,6 @@ def _byte(error: json.JSONDecodeError) -> int:
     return len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
 
 
-def loads(body: Bytes) -> Json:
-    """Parse JSON as the standard library does, with orjson where that cannot make a difference.
-
-    Raises:
-        ValueError: the body is no JSON.
-        RecursionError: it is nested too deeply.
-    """
-    if orjson is not None and (len(body) < 19 or _is_harmless(body)):
-        try:
-            return orjson.loads(body)
-        except ValueError:
-            pass  # NaN, lone surrogates, another encoding, or no JSON at all: the standard library decides
-    return _loads_standard(body)
-
-
-_decode_text_json = json.JSONDecoder().decode
-
-
-def _loads_standard(body: Bytes) -> Json:
-    """Return ``json.loads(body)``, without its search for the encoding where the first bytes show UTF-8."""
-    start = bytes(body[:4])
-    if start[:1] in (b"{", b"[") and 0 not in start:
-        try:
-            return _decode_text_json(str(body, "utf-8"))
-        except UnicodeDecodeError:
-            pass  # json lets lone surrogates pass
-    return json.loads(bytes(body))
-
-
-def _is_harmless(body: Bytes) -> bool:
-    """Whether orjson would read the body as the standard library does: no long integer, no deep nesting."""
-    if type(body) is memoryview:
-        body = bytes(body)
-    if _LONG_NUMBER in body.translate(_DIGITS):
-        return False
-    if body.count(b"[") + body.count(b"{") < _DEEP:
-        return True
-    brackets = body.translate(None, _NOT_BRACKETS)
-    for _ in range(8):  # each round takes the innermost level away
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return len(brackets) < _DEEP
-
-
-def dumps(value: Json) -> bytes:
-    """Return compact JSON in UTF-8, as the standard library writes it with ``ensure_ascii=False``.
-
-    Beyond what ``json`` knows: numpy arrays and scalars and tensors are written as lists and numbers, UUIDs as
-    text, enumerations as their value. NaN and infinities are written as Python does.
-
-    Raises:
-        TypeError, ValueError, RecursionError: the value cannot be said in JSON.
-    """
-    if orjson is None:
-        return _dumps_standard(value)
-    try:
-        out: bytes = orjson.dumps(value, to_plain, _ORJSON_OPTIONS)
-    except TypeError:
-        return _dumps_standard(value)  # a long integer, a key that is no text, a subclass, or nothing sendable
-    if b"null" in out:
-        return _dumps_standard(value)  # None, or a NaN that orjson turned into null
-    if b"0.0000" in out or (b"e" in out and b"0e" in out.translate(_DIGITS_AND_E)):
-        if b'"' in out:
-            return _dumps_standard(value)
-        return _ODD_FLOAT.sub(_as_python_writes, out)  # numbers only: nothing else can look like one
-    return out
-
-
-_ORJSON_OPTIONS = (
-    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
-    if orjson is not None
-    else 0
-)
-
-
-def _as_python_writes(match: "re.Match[bytes]") -> bytes:
-    return repr(float(match.group())).encode()
-
-
-def _dumps_standard(value: Json) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=to_plain).encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8; its escape has
-        return json.dumps(value, separators=(",", ":"), default=to_plain).encode()
-
-
-def dumps_indented(value: Json) -> bytes:
-    """Return ``json.dumps(value, indent=2)`` in ASCII, three times as fast for what consists of plain types.
-
-    Raises:
-        TypeError, ValueError, RecursionError: as ``json.dumps``.
-    """
-    try:
-        return _indented(value, "\n").encode("ascii")
-    except (_NotPlain, RecursionError):
-        return json.dumps(value, indent=2).encode("ascii")
-
-
-class _NotPlain(Exception):
-    """A value, or a key, that is left to the standard library."""
-
-
-_quoted = json.encoder.encode_basestring_ascii
-_WORDS = {True: "true", False: "false", None: "null"}
-
-
-def _indented(value: Json, line: str) -> str:
-    """Return JSON text; ``line`` is a line feed and the blanks before the closing bracket."""
-    kind = type(value)
-    if kind is str:
-        return _quoted(value)
-    if kind is int:
-        return repr(value)
-    if kind is float and value - value == 0:  # neither NaN nor infinite
-        return repr(value)
-    if kind is bool or value is None:
-        return _WORDS[value]
-    inner = line + "  "
-    if kind is dict:
-        if not all(type(key) is str for key in value):
-            raise _NotPlain
-        lines = [f"{inner}{_quoted(key)}: {_indented(item, inner)}" for key, item in value.items()]
-        return "{" + ",".join(lines) + line + "}" if lines else "{}"
-    if kind is list or kind is tuple:
-        lines = [inner + _indented(item, inner) for item in value]
-        return "[" + ",".join(lines) + line + "]" if lines else "[]"
-    raise _NotPlain
-
-
-def to_plain(value: object) -> Json:
-    """Return what JSON can say of a value that ``json`` does not know.
-
-    Raises:
-        TypeError: nothing can be said of it.
-    """
-    for module, names in (("numpy", ("ndarray", "generic")), ("torch", ("Tensor",))):
-        if isinstance(value, _loaded(module, names)):
-            return value.tolist()  # type: ignore[attr-defined]
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be said in JSON")
-
-
-def _loaded(module: str, names: Sequence[str]) -> Tuple[type, ...]:
-    """Return classes of a library if anybody has imported it: without, no value can be an instance."""
-    library = sys.modules.get(module)
-    return tuple(getattr(library, name) for name in names if hasattr(library, name))
-
-
 def encode(value: object, style: str = NATIVE) -> Tuple[bytes, bytes]:
     """Return an answer's body and content type (empty in the old servers' styles, which send none).
 
@@ -313,7 +143,7 @@ def encode(value: object, style: str = NATIVE) -> Tuple[bytes, bytes]:
             return value.encode(), TEXT_TYPE if native else b""
         if native:
             return dumps(value), JSON_TYPE
-        if isinstance(value, _loaded("torch", ("Tensor",))):
+        if isinstance(value, library_classes("torch", ("Tensor",))):
             return _saved(value), b""
         return dumps_indented(value), b""
     except (TypeError, ValueError, RecursionError) as error:
@@ -360,6 +190,8 @@ def _find_unsendable(
     if value is None or isinstance(value, (str, int, float)):
         return None
     try:
-        return None if plain is None else _find_unsendable(plain(value), path, plain, depth + 1)
+        if plain is not None:
+            return _find_unsendable(plain(value), path, plain, depth + 1)
     except TypeError:
-        return path, type(value).__name__
+        pass
+    return path, type(value).__name__

@@ -27,6 +27,8 @@ class Gate:
         self.path = str(path)
         self._expected: dict[str, OnHello] = {}
         self._socket: socket.socket | None = None
+        #: those that have connected and not said hello yet
+        self._strangers: set[socket.socket] = set()
 
     def open(self) -> None:
         """Listen; needs a running loop."""
@@ -45,6 +47,10 @@ class Gate:
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._socket = None
+        for sock in self._strangers:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._strangers.clear()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
@@ -65,6 +71,7 @@ class Gate:
                 return
             sock.setblocking(False)
             reader = frames.FrameReader()
+            self._strangers.add(sock)
             self._loop.add_reader(sock.fileno(), self._read, sock, reader)
 
     def _read(self, sock: socket.socket, reader: frames.FrameReader) -> None:
@@ -78,23 +85,28 @@ class Gate:
             found = reader.feed(data)
             if data and not found:
                 return
-            self._loop.remove_reader(sock.fileno())
+            self._forget(sock)
             if not data:
                 sock.close()
                 return
             self._greet(sock, found)
         except RemoteProtocolError as error:
             log.warning("Somebody at the gate was turned away: %s", error)
-            self._loop.remove_reader(sock.fileno())
+            self._forget(sock)
             sock.close()
+
+    def _forget(self, sock: socket.socket) -> None:
+        if sock in self._strangers:
+            self._strangers.remove(sock)
+            self._loop.remove_reader(sock.fileno())
 
     def _greet(self, sock: socket.socket, found: list[tuple[int, int, int, int, bytes]]) -> None:
         kind, _flags, _count, _batch, body = found[0]
         if kind != frames.HELLO or len(found) > 1:
             raise RemoteProtocolError("Something else than one hello came first.")
         hello = frames.decode_message(body)
-        token = str(hello.get("token", ""))
-        known = next((one for one in self._expected if hmac.compare_digest(one, token)), None)
+        token = str(hello.get("token", "")).encode("utf-8", "replace")
+        known = next((one for one in self._expected if hmac.compare_digest(one.encode(), token)), None)
         if known is None:
             raise RemoteProtocolError("A hello carried a token that no worker was given.")
         if hello.get("version") != frames.WIRE_VERSION:

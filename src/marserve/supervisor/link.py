@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -14,17 +15,20 @@ from marserve.errors import HandlerFault, PredictionException, RemoteProtocolErr
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
 from marserve.wire.protocol import SERVER, next_state
-from marserve.wire.streams import CHUNK, send_with_descriptors
+from marserve.wire.streams import Inbox, send_with_descriptors
+
+log = logging.getLogger("marserve.link")
 
 #: Work that is kept ahead of a worker, seconds: covers the server's longest tick, hides the wire.
 AHEAD = 0.001
 #: Most batches in a worker's hands at once.
 MOST_BATCHES = 16
-#: Weight of the past in the recent maximum of the service time, per batch: halves in about 7 batches. A worker that is preempted
-#: looks slow once; a service that is slow now and then stays slow for this estimate.
+#: Weight of the past in the recent maximum of the service time, per batch: halves in about 7 batches. A worker that
+#: is preempted looks slow once; a service that is slow now and then stays slow for this estimate.
 DECAY = 0.9
 
-_ERRORS = by_kind()
+#: The class of each kind of error; of those that share a kind, the one that carries the author's traceback.
+_ERRORS: dict[str, type[ServeError]] = {**by_kind(), HandlerFault.kind: HandlerFault}
 
 
 class Batch:
@@ -68,6 +72,7 @@ class Link:
         self._sock = sock
         self._fileno = sock.fileno()
         self._owner = owner
+        self._inbox = Inbox(sock)
         self._reader = frames.FrameReader()
         self._state = next_state(SERVER, "open", frames.HELLO)
         self.is_closed = False
@@ -189,7 +194,7 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(CHUNK)
+            data = self._inbox.receive()
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -222,6 +227,7 @@ class Link:
             self._owner.link_metrics(metrics)
         batch = self.in_flight.get(number)
         if batch is None:
+            self.words[page.CONSUMED] = number
             return  # taken back, and run all the same: others have these jobs now
         jobs = _in_order(batch.jobs, answers)
         del self.in_flight[number]
@@ -240,38 +246,43 @@ class Link:
                     job.started = started
                     job.batch_size = size
                     job.done = now
-                    self._finish(job, answer, number)
+                    self._finish(job, answer)
         except RemoteProtocolError:
             self.in_flight[number] = batch
             raise
+        # Only now, with the whole batch copied out: the worker may write over its regions from here on.
+        self.words[page.CONSUMED] = number
 
-    def _finish(self, job: Job, answer: frames.AnswerIn, number: int) -> None:
+    def _finish(self, job: Job, answer: frames.AnswerIn) -> None:
         """Hand one answer to the job that it is for."""
         if answer.flags & frames.ERROR:
             job.state = JobState.ANSWERED
-            job.error = error = _error(answer)
-            job.reply.fail(error)
+            job.fail(_error(answer))
         else:
+            if not answer.parts:
+                raise RemoteProtocolError(f"The answer of job {job.id} has no part.")
             part = answer.parts[0]
             content = part.body
             if type(content) is not bytes:
-                content = self._copy_out(number, content)
+                content = self._copy_out(content)
             headers = frames.split_headers(answer.meta)
             if part.content_type:
                 headers += (b"content-type", part.content_type)
             job.state = JobState.ANSWERED
             job.status = answer.status
-            job.reply.answer(answer.status, answer.phrase, headers, content)
+            try:
+                job.reply.answer(answer.status, answer.phrase, headers, content)
+            except Exception as error:  # e.g. a status that HTTP does not have; the others of the batch go on
+                log.exception("The answer of %r could not be sent.", job)
+                job.fail(HandlerFault(f"The service's answer cannot be sent: {error}"))
         self._owner.job_ended(job)
 
-    def _copy_out(self, number: int, placed: frames.Placed | bytes) -> bytes:
+    def _copy_out(self, placed: frames.Placed | bytes) -> bytes:
         assert isinstance(placed, frames.Placed)
         try:
-            body = bytes(self._theirs.view(placed.offset, placed.length))
+            return bytes(self._theirs.view(placed.offset, placed.length))
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from error
-        self.words[page.CONSUMED] = number
-        return body
 
     def _learn(self, spans: Sequence[float]) -> float:
         """Set the depth from the recent maximum of the service time: one slow batch ends the work ahead.
@@ -296,6 +307,20 @@ class Link:
         if words[page.STARTED] <= words[page.FINISHED]:
             return 0.0
         return max(0.0, (now_ns - words[page.SINCE]) / 1e9)
+
+    def silent_for(self, now_ns: int) -> float:
+        """Return for how long a worker that has work has neither started nor finished a batch, seconds.
+
+        Like ``running_for`` while a batch runs. A worker that does not even start one is stuck outside of the
+        service: stopped, or its link is jammed.
+        """
+        if not self.in_flight:
+            return 0.0
+        words = self.words
+        since = words[page.SINCE] / 1e9
+        if words[page.STARTED] <= words[page.FINISHED]:
+            since = max(since, next(iter(self.in_flight.values())).sent)
+        return max(0.0, now_ns / 1e9 - since)
 
     @property
     def running_step(self) -> str:
@@ -368,7 +393,7 @@ def _error(answer: frames.AnswerIn) -> ServeError:
         part.name: bytes(part.body).decode("utf-8", "replace") for part in answer.parts if type(part.body) is bytes
     }
     message = texts.get(b"message", "")
-    kind = answer.phrase.decode()
+    kind = answer.phrase.decode("ascii", "replace")
     if kind == PredictionException.kind:
         return PredictionException(message, answer.status or 500)
     error = _ERRORS.get(kind, ServeError)(message, texts.get(b"hint"))

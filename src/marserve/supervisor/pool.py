@@ -141,11 +141,15 @@ class Pool:
         """Return once ``wanted`` workers can answer.
 
         Raises:
-            ServeError: the tries to start them are over; says why.
+            ServeError: the tries to start them are over, or the version is being removed; says why.
         """
         await self.wait_until(lambda: self.ready_count >= wanted or self.failure is not None or self.target < wanted)
-        if self.failure is not None and self.ready_count < wanted:
+        if self.ready_count >= wanted:
+            return
+        if self.failure is not None:
             raise self.failure
+        if self.is_draining:
+            raise ShuttingDown(f"{self.name} was removed before its workers could answer.")
 
     # Jobs
 
@@ -163,7 +167,7 @@ class Pool:
             return
         for link in self._links:
             if not link.in_flight:
-                self._dispatch(job.arrived)
+                self._dispatch(time.monotonic())
                 return
         self._has_tick = True
         self._loop.call_soon(self._tick)
@@ -195,7 +199,7 @@ class Pool:
         job.error = error
         job.done = time.monotonic()
         if tell:
-            job.reply.fail(error)
+            job.fail(error)
         self.job_ended(job)
 
     # Dispatch
@@ -250,9 +254,11 @@ class Pool:
         """Keep one timer while there is anything to look at; a pool at rest costs nothing."""
         if self._look is not None:
             return
-        if any(len(link.in_flight) > 1 for link in self._links):
+        # Of all workers, not only of those that get work: a stopping one may hang in its last batch.
+        most = max((worker.in_flight_count for worker in self.workers), default=0)
+        if most > 1:
             self._look = self._loop.call_later(LOOK_AHEAD, self._looked)
-        elif self.queue or any(link.in_flight for link in self._links) or self.starting_count:
+        elif most or self.queue or self.starting_count:
             self._look = self._loop.call_later(LOOK, self._looked)
 
     def _looked(self) -> None:
@@ -293,7 +299,7 @@ class Pool:
         for worker in self.workers:
             if worker.is_loading and now - worker.born > self.settings.startup_timeout:
                 self._too_slow_to_load(worker)
-            elif worker.link is not None and worker.link.in_flight and worker.link.running_for(now_ns) > limit:
+            elif worker.link is not None and worker.link.silent_for(now_ns) > limit:
                 step = worker.link.running_step
                 worker.kill(
                     WorkerSilent(
@@ -385,6 +391,7 @@ class Pool:
         self.target = 0
         self._fill()
         self._stop_some(len(self._serving()))
+        self._end_waiting(ShuttingDown(f"{self.name} was stopped before the request's turn came."))
         if self._wake is not None:
             self._wake.cancel()
         await self.wait_until(lambda: not self.workers)
@@ -472,6 +479,8 @@ class Pool:
         )
         for job in suspects:
             self._end(job, error)
+        if worker.ready_at:  # the service does load: an earlier failure of another worker ends no tries for this one
+            self.failure = None
         if self.target > len(self._serving()) + len(self._restarts) and self.failure is None:
             self._plan_restart(worker, autopsy.reason)
 
@@ -506,7 +515,7 @@ class Pool:
         for handle in self._restarts:
             handle.cancel()
         self._restarts.clear()
-        if not self._links:
+        if not self._links and not self.starting_count:  # else the last of those ends what waits
             self._end_waiting(NoWorker(f"{self.name} has no worker, because none could be started: {error.message}"))
         self._has_changed()
 

@@ -19,6 +19,9 @@ from marserve.supervisor.process import Exit, Launch, Process, Starter
 
 log = logging.getLogger("marserve.worker")
 
+#: How long a worker that was told to stop may take for its own end, seconds.
+LAST_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Autopsy:
@@ -118,7 +121,12 @@ class Worker:
             sock.close()
             return
         self.state = check_move(self.state, WorkerState.LOADING)
-        self.link = Link(sock, self.number, self, self._arena_bytes)
+        try:
+            self.link = Link(sock, self.number, self, self._arena_bytes)
+        except OSError as error:  # no descriptors or no memory left for the page and the arena
+            sock.close()
+            self.kill(LoadError(f"The link to {self.name} could not be set up: {error}."))
+            return
         self.link.load(self._load)
 
     # LinkOwner
@@ -149,8 +157,10 @@ class Worker:
 
     def link_lost(self, error: ServeError) -> None:
         """See ``LinkOwner``. The process has ended, or can be of no use: its exit tells the rest."""
-        if self.state is not WorkerState.STOPPING and self._process is not None:
-            asyncio.get_running_loop().call_later(1.0, self._process.kill, True)
+        log.debug("The link to %s is lost: %s", self.name, error)
+        if self._process is not None:
+            patience = LAST_SECONDS if self.state is WorkerState.STOPPING else 1.0
+            asyncio.get_running_loop().call_later(patience, self._process.kill, True)
 
     def link_metrics(self, metrics: bytes) -> None:
         """See ``LinkOwner``."""
@@ -179,7 +189,7 @@ class Worker:
         if self.link is not None and not self.link.in_flight:
             self.link.stop()
             # A service that does not let go (threads, an exit handler that hangs) is ended.
-            asyncio.get_running_loop().call_later(5.0, self.kill, None)
+            asyncio.get_running_loop().call_later(LAST_SECONDS, self.kill, None)
 
     def kill(self, sentence: ServeError | None) -> None:
         """End the process now; ``sentence`` is the error for the jobs that it runs."""

@@ -138,7 +138,7 @@ def decode_message(body: Bytes) -> Dict[str, object]:
     """
     try:
         value = json.loads(bytes(body).decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"A control frame does not hold JSON: {error}.") from error
     if not isinstance(value, dict):
         raise RemoteProtocolError("A control frame does not hold a JSON object.")
@@ -225,7 +225,9 @@ def _decode_parts(view: bytes, heads_at: int, count: int, at: int) -> Tuple[List
         name = view[at:name_end]
         at = name_end + type_size
         content_type = view[name_end:at]
-        if place == ARENA:
+        if place:
+            if place != ARENA:
+                raise RemoteProtocolError(f"A part's body is said to be in place {place}, which there is not.")
             parts.append(PartIn(name, content_type, Placed(_OFFSET.unpack_from(view, at)[0], body_size)))
             at += 8
         else:

@@ -72,13 +72,34 @@ def receive_with_descriptors(
             return found, descriptors
 
 
+class Inbox:
+    """Receives into one buffer that stays: a fresh one for each call would be mapped, shrunk and unmapped."""
+
+    __slots__ = ("_buffer", "_receive", "_view")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._receive = sock.recv_into
+        self._buffer = bytearray(CHUNK)
+        self._view = memoryview(self._buffer)
+
+    def receive(self, flags: int = 0) -> bytes:
+        """Return what is there, b"" at the end of the stream.
+
+        Raises:
+            BlockingIOError: nothing is there, and the socket or the flags say not to wait.
+            OSError: the connection is broken.
+        """
+        return bytes(self._view[: self._receive(self._buffer, 0, flags)])
+
+
 class WorkerStream:
     """The worker's end of a link: waits for bytes, first by polling and then by blocking."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_inbox", "_sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._inbox = Inbox(sock)
 
     def receive(self, poll_seconds: float) -> bytes:
         """Return the next bytes, b"" at the end of the stream.
@@ -87,21 +108,21 @@ class WorkerStream:
         small model needs. Where workers outnumber cores the server asks for 0, because a poller would then
         take the time of somebody who has work.
         """
-        sock = self._sock
+        receive = self._inbox.receive
         if poll_seconds:
             end = time.perf_counter() + poll_seconds
             while True:
                 try:
-                    return sock.recv(CHUNK, socket.MSG_DONTWAIT)
+                    return receive(socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     if time.perf_counter() >= end:
                         break
-        return sock.recv(CHUNK)
+        return receive()
 
     def receive_now(self) -> bytes:
         """Return bytes that are there already, b"" when none are."""
         try:
-            return self._sock.recv(CHUNK, socket.MSG_DONTWAIT)
+            return self._inbox.receive(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return b""
 

@@ -63,10 +63,12 @@ class Connection(asyncio.Protocol):
         "_head_since",
         "_headers",
         "_heard",
+        "_is_awaited",
         "_is_backlog_full",
         "_is_body_held",
         "_is_draining",
         "_is_ending",
+        "_is_last",
         "_is_resuming",
         "_length",
         "_limits",
@@ -133,6 +135,8 @@ class Connection(asyncio.Protocol):
         self._max_body = 0
         self._coding: bytes | None = None
         self._expectation: bytes | None = None
+        self._is_last = False
+        self._is_awaited = False  # the client waits for a 100 before it sends the body
         self._odd = False  # the headers need more than the fast lane looks at
         self._parked: Exchange | None = None  # its parser stops at an upgrade that we do not follow
         self._resumed: Exchange | None = None  # its body is about to come through a new parser
@@ -462,16 +466,25 @@ class Connection(asyncio.Protocol):
             self._refuse(501, "The only transfer-encoding that is understood is chunked, on HTTP/1.1.")
         elif expectation is not None and version == "1.1" and expectation.strip().lower() != b"100-continue":
             self._refuse(417, "The only expectation that can be met is 100-continue.")
-        exchange.close_after = self._sealed or self._is_draining or not self._parser.should_keep_alive()
-        if expectation is not None and version == "1.1" and not exchange.close_after:
-            # An answer without 100 leaves it open whether the body still comes: nothing can follow it.
-            exchange.close_after = self._awaits_continue = True
+        self._is_last = self._is_draining or not self._parser.should_keep_alive()
+        self._is_awaited = expectation is not None and version == "1.1"
+        # An answer before the 100 leaves it open whether the body still comes: then nothing can follow it.
+        exchange.close_after = self._is_last or self._is_awaited or self._sealed
         return not self._sealed
 
     def _prepare_odd_body(self, exchange: Exchange) -> None:
         """Call for the body that the client holds back; keep one from the parser that an upgrade would lose."""
-        if self._reading is exchange and self._length == 0:
+        if self._is_awaited and self._reading is exchange and exchange.state == OPEN:
+            exchange.close_after = self._is_last
             self._measure(exchange)
+            if self._length > self._max_body:
+                self._refuse_body()
+            else:
+                exchange.emit(_CONTINUE)
+        if self._parser.should_upgrade():
+            self._measure(exchange)
+            self._parked, self._reading = self._reading, None
+
     def _measure(self, exchange: Exchange) -> None:
         """Look up how long the body will be; a message that comes in one piece never needs it."""
         if self._length == 0:

@@ -33,6 +33,7 @@ _TAILS = tuple(b"content-length: %d\r\n" % size + _KEEP for size in range(2048))
 #: Status lines of answers with a body, as they are asked for.
 _LINES: dict[tuple[int, bytes], bytes] = {}
 _LINES_BOUND = 1024
+_SPLIT = "The header lines hold an empty line, which would split the answer."
 
 
 def standard_phrase(status: int) -> bytes:
@@ -171,14 +172,14 @@ class Exchange:
             if self.state == GONE:
                 return
             raise RuntimeError("The request has been answered already.")
-        if b"\n\r" in headers or headers[:1] == b"\r":
-            raise ValueError("The header lines hold an empty line, which would split the answer.")
         line = _LINES.get((status, phrase))
         size = len(body)
         if line is None or size >= 2048 or self.close_after or self.method == b"HEAD":
             payload = self._render(status, phrase, headers, body)
         else:
-            payload = b"".join((line, headers, _TAILS[size], body))
+            if headers and (headers[0] == 13 or headers.find(b"\n\r\n") >= 0):
+                raise ValueError(_SPLIT)
+            payload = b"%b%b%b%b" % (line, headers, _TAILS[size], body)
         self.state = DONE
         connection = self.connection
         if connection.front is not self:
@@ -196,9 +197,10 @@ class Exchange:
     def _render(self, status: int, phrase: bytes, headers: bytes, body: bytes | memoryview) -> bytes:
         line = _LINES.get((status, phrase)) or status_line(status, phrase)
         length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
-        if status in _BODILESS or self.method == b"HEAD":
-            body = b""
-        return b"".join((line, headers, length, _CLOSE if self.close_after else _KEEP, body))
+        head = b"".join((line, headers, length, _CLOSE if self.close_after else _KEEP))
+        if head.find(b"\r\n\r\n") != len(head) - 4:
+            raise ValueError(_SPLIT)
+        return head if status in _BODILESS or self.method == b"HEAD" else b"".join((head, body))
 
     # ---- an answer in pieces
 
@@ -212,8 +214,6 @@ class Exchange:
             if self.state == GONE:
                 return
             raise RuntimeError("The request has been answered already.")
-        if b"\n\r" in headers or headers[:1] == b"\r":
-            raise ValueError("The header lines hold an empty line, which would split the answer.")
         line = status_line(status, phrase)
         framing, state = b"", RAW
         if status in _BODILESS:
@@ -224,8 +224,11 @@ class Exchange:
             self.close_after = True
         else:
             framing, state = b"transfer-encoding: chunked\r\n", CHUNKED
+        head = b"".join((line, headers, framing, _CLOSE if self.close_after else _KEEP))
+        if head.find(b"\r\n\r\n") != len(head) - 4:
+            raise ValueError(_SPLIT)
         self.state = MUTE if self.method == b"HEAD" else state
-        self.emit(b"".join((line, headers, framing, _CLOSE if self.close_after else _KEEP)))
+        self.emit(head)
 
     def chunk(self, data: bytes) -> bool:
         """Send one piece: exactly one HTTP chunk, never merged with another; nothing for an empty one.

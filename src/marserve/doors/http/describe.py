@@ -1,0 +1,153 @@
+"""A model version as the management door describes it: the old servers' members, and what our own dialect adds.
+
+Source: TorchServe 0.12 and Multi Model Server 1.1, ``GET /models/{model}``; order and names are theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import psutil
+
+from marserve.doors.http.dialects import Dialect
+from marserve.errors import ServeError
+from marserve.models.model import ModelVersion
+from marserve.supervisor.lifecycle import WorkerState
+from marserve.supervisor.worker import Worker
+
+#: Processes whose memory is read in one go: each costs some 30 microseconds of the loop.
+_AT_ONCE = 16
+
+#: What TorchServe tells of features that a version can have there; the values are those of a version without them.
+_WITHOUT_FEATURES: dict[str, object] = {
+    "continuousBatching": False,
+    "useJobTicket": False,
+    "useVenv": False,
+    "stateful": False,
+    "sequenceMaxIdleMSec": 0,
+    "sequenceTimeoutMSec": 0,
+    "maxNumSequence": 1,
+    "maxSequenceJobQueueSize": 1,
+}
+
+
+async def describe(versions: list[ModelVersion], dialect: Dialect) -> object:
+    """Return versions as the dialect describes them: a list, or one object for the first."""
+    memory = await _memory([worker.pid for version in versions for worker in version.pool.workers])
+    entry = {"native": _native, "torchserve": _torchserve, "mms": _mms}[dialect.name]
+    entries = [entry(version, memory) for version in versions]
+    return entries if dialect.describes_list else entries[0]
+
+
+async def _memory(pids: list[int]) -> dict[int, int]:
+    """Return the resident memory of processes, bytes; 0 for one that is gone."""
+    found: dict[int, int] = {}
+    for number, pid in enumerate(pids, 1):
+        try:
+            found[pid] = psutil.Process(pid).memory_info().rss if pid else 0
+        except psutil.Error:
+            found[pid] = 0
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+def _mms(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+    config, manifest = version.config, version.archive.manifest
+    return {
+        "modelName": version.name,
+        "modelVersion": version.version,
+        "modelUrl": version.archive.location,
+        "engine": manifest.engine.get("engineName"),
+        "runtime": config.runtime,
+        "minWorkers": config.min_workers,
+        "maxWorkers": config.max_workers,
+        "batchSize": config.batch_size,
+        "maxBatchDelay": _plain(config.max_batch_delay * 1000.0),
+        "loadedAtStartup": version.loaded_at_startup,
+        "workers": [_old_worker(version, worker, memory) for worker in version.pool.workers],
+    }
+
+
+def _torchserve(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+    config = version.config
+    found = _mms(version, memory)
+    workers = found.pop("workers")
+    loaded_at_startup = found.pop("loadedAtStartup")
+    del found["engine"]
+    return {
+        **found,
+        "responseTimeout": _plain(config.response_timeout),
+        "startupTimeout": _plain(config.startup_timeout),
+        "maxRetryTimeoutInSec": _plain(version.pool.settings.restart.window),
+        "clientTimeoutInMills": 0,
+        "parallelType": "",
+        "parallelLevel": 0,
+        "deviceType": "gpu" if config.gpu_ids else "cpu",
+        "deviceIds": list(config.gpu_ids) or None,
+        **_WITHOUT_FEATURES,
+        "loadedAtStartup": loaded_at_startup,
+        "workers": workers,
+        "jobQueueStatus": {
+            "remainingCapacity": max(0, version.queue.bound - len(version.queue)),
+            "pendingRequests": len(version.queue),
+        },
+    }
+
+
+def _native(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+    pool, archive = version.pool, version.archive
+    return {
+        **_torchserve(version, memory),
+        "workers": [_worker(version, worker, memory) for worker in pool.workers],
+        "state": str(pool.state),
+        "handler": version.config.handler,
+        "digest": archive.digest or None,
+        "signature": archive.signature.raw if archive.signature is not None else None,
+        "restarts": pool.restart_count,
+        "lastDeath": pool.last_autopsy or None,
+        "lastError": _error(pool.failure),
+    }
+
+
+def _old_worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -> dict[str, object]:
+    started = datetime.fromtimestamp(worker.started_at).isoformat(timespec="milliseconds")
+    return {
+        "id": str(worker.number),
+        # Local time with a "Z", as both old servers write it.
+        "startTime": f"{started}Z",
+        "status": "READY" if worker.state is WorkerState.READY else "UNLOADING",
+        "memoryUsage": memory[worker.pid],
+        "pid": worker.pid,
+        "gpu": bool(version.config.gpu_ids),
+        "gpuUsage": "N/A",
+    }
+
+
+def _worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -> dict[str, object]:
+    state = "busy" if worker.state is WorkerState.READY and worker.in_flight_count else str(worker.state)
+    return {
+        **_old_worker(version, worker, memory),
+        "startTime": datetime.fromtimestamp(worker.started_at, UTC).isoformat(timespec="milliseconds"),
+        "state": state,
+        "inFlightBatches": worker.in_flight_count,
+    }
+
+
+def _error(error: ServeError | None) -> dict[str, object] | None:
+    if error is None:
+        return None
+    traceback = str(getattr(error, "traceback", ""))
+    return {
+        "type": error.kind,
+        "message": error.message,
+        "hint": error.hint or None,
+        "traceback": traceback.splitlines() or None,
+    }
+
+
+def _plain(number: float) -> float:
+    """Return a number without a fraction as an integer: clients of the old servers parse nothing else."""
+    whole = round(number)
+    return whole if abs(number - whole) < 1e-6 else number

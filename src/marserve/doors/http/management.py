@@ -1,0 +1,197 @@
+"""The management routes: register, scale, describe, list, set the default, unregister.
+
+Source: TorchServe 0.12 and Multi Model Server 1.1 as their clients see them; the texts are in ``dialects.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from marserve.doors.http.describe import describe
+from marserve.doors.http.parameters import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    MILLISECONDS,
+    PAGE,
+    SECONDS,
+    SIZE,
+    TEXT,
+    Given,
+    Parameter,
+    read_parameters,
+)
+from marserve.doors.http.replies import Replies
+from marserve.doors.http.routes import Endpoint
+from marserve.errors import BadRequest, ModelNotFound
+from marserve.models.model import ModelVersion
+from marserve.planes.management import ManagementPlane, Registration
+
+URL = Parameter("url", TEXT, "Archive: its name in the model store, or a URL.", is_required=True)
+MODEL_NAME = Parameter("model_name", TEXT, "Name to serve it under.", "the manifest's")
+HANDLER = Parameter("handler", TEXT, "Entry point, instead of the archive's.", "the manifest's")
+RUNTIME = Parameter("runtime", TEXT, "Runtime that is shown for the model.", "the manifest's")
+BATCH_SIZE = Parameter("batch_size", SIZE, "Most requests that travel together.", "model-config.yaml, batch_size")
+MAX_BATCH_DELAY = Parameter(
+    "max_batch_delay",
+    MILLISECONDS,
+    "Milliseconds that an incomplete batch waits after its oldest request.",
+    "model-config.yaml, max_batch_delay",
+)
+INITIAL_WORKERS = Parameter(
+    "initial_workers", COUNT, "Workers to start.", "model-config.yaml, default_workers_per_model"
+)
+RESPONSE_TIMEOUT = Parameter(
+    "response_timeout",
+    SECONDS,
+    "Seconds that a worker may spend on a batch.",
+    "model-config.yaml, default_response_timeout",
+)
+STARTUP_TIMEOUT = Parameter(
+    "startup_timeout",
+    SECONDS,
+    "Seconds that a worker may take to load.",
+    "model-config.yaml, default_startup_timeout",
+)
+REGISTERS_SYNCHRONOUSLY = Parameter("synchronous", FLAG, "Whether to answer once the workers are ready.", "true")
+MIN_WORKER = Parameter("min_worker", INTEGER, "Workers to have.", "1")
+MAX_WORKER = Parameter("max_worker", INTEGER, "Most workers; may not be less.", "min_worker")
+SYNCHRONOUS = Parameter("synchronous", FLAG, "Whether to answer once the workers are ready, or gone.", "false")
+MODEL_VERSION = Parameter("model_version", TEXT, "Version, where the path names none.", "the default version")
+LIMIT = Parameter("limit", PAGE, "Most models of one page.", "100")
+NEXT_PAGE_TOKEN = Parameter("next_page_token", COUNT, "nextPageToken of the page before.", "0")
+
+REGISTER: tuple[Parameter[object], ...] = (
+    URL,
+    MODEL_NAME,
+    HANDLER,
+    RUNTIME,
+    BATCH_SIZE,
+    MAX_BATCH_DELAY,
+    INITIAL_WORKERS,
+    RESPONSE_TIMEOUT,
+    STARTUP_TIMEOUT,
+    REGISTERS_SYNCHRONOUSLY,
+)
+SCALE: tuple[Parameter[object], ...] = (MIN_WORKER, MAX_WORKER, SYNCHRONOUS, MODEL_VERSION)
+LIST: tuple[Parameter[object], ...] = (LIMIT, NEXT_PAGE_TOKEN)
+
+#: In place of a version: all of them.
+ALL_VERSIONS = "all"
+
+
+class ManagementDoor:
+    """Answers ``/models`` and what is under it."""
+
+    def __init__(self, plane: ManagementPlane, replies: Replies) -> None:
+        self._plane = plane
+        self._replies = replies
+        self._dialect = replies.dialect
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the routes."""
+        one, version = "/models/{model}", "/models/{model}/{version}"
+        scaled = (202, "The workers are being started or stopped.")
+        scale, tell = "Sets the number of workers.", "Describes a model."
+        return (
+            Endpoint("GET", "/models", self.list, "Lists the models, a page at a time.", LIST),
+            Endpoint("POST", "/models", self.register, "Registers a model.", REGISTER, True),
+            Endpoint("GET", one, self.describe, f"{tell[:-1]}: its default version."),
+            Endpoint("PUT", one, self.scale, scale, SCALE, outcome=scaled),
+            Endpoint("DELETE", one, self.unregister, "Unregisters a model."),
+            Endpoint("GET", version, self.describe, f'{tell[:-1]}: one version, or "{ALL_VERSIONS}".'),
+            Endpoint("PUT", version, self.scale, scale, SCALE, outcome=scaled),
+            Endpoint("DELETE", version, self.unregister, "Unregisters a version."),
+            Endpoint("PUT", f"{version}/set-default", self.set_default, "Makes a version the default one."),
+        )
+
+    async def _given(self, request: Request, known: Sequence[Parameter[object]], takes_body: bool = False) -> Given:
+        is_lenient = not self._replies.is_native
+        return await read_parameters(request, known, takes_body=takes_body, is_lenient=is_lenient)
+
+    async def register(self, request: Request) -> Response:
+        """Register a model, and start its workers."""
+        given = await self._given(request, REGISTER, takes_body=True)
+        wait = given[REGISTERS_SYNCHRONOUSLY]
+        if wait is None:
+            wait = self._dialect.registers_synchronously
+        version = await self._plane.register(self._registration(given), wait=wait)
+        workers = version.config.min_workers
+        if workers and not wait:
+            return self._replies.status("scaling", 202)
+        event = "registered" if workers else "registered_idle"
+        return self._replies.status(event, model=version.name, version=version.version, workers=workers)
+
+    @staticmethod
+    def _registration(given: Given) -> Registration:
+        location = given[URL]
+        if location is None:
+            raise BadRequest("Parameter url is required.", "Name an archive of the model store, or a URL.")
+        if not location:
+            raise ModelNotFound("empty url", "Name an archive of the model store, or a URL.")
+        return Registration(
+            location,
+            model_name=given[MODEL_NAME] or None,
+            handler=given[HANDLER] or None,
+            runtime=given[RUNTIME] or None,
+            batch_size=given[BATCH_SIZE],
+            max_batch_delay=given[MAX_BATCH_DELAY],
+            initial_workers=given[INITIAL_WORKERS],
+            response_timeout=given[RESPONSE_TIMEOUT],
+            startup_timeout=given[STARTUP_TIMEOUT],
+        )
+
+    async def scale(self, request: Request) -> Response:
+        """Set the number of workers of a version."""
+        given = await self._given(request, SCALE)
+        name, version = request.path_params["model"], request.path_params.get("version") or given[MODEL_VERSION]
+        least = given[MIN_WORKER]
+        least = 1 if least is None else least
+        most = given[MAX_WORKER]
+        wait = bool(given[SYNCHRONOUS])
+        await self._plane.scale(name, version, least, least if most is None else most, wait=wait)
+        if not wait:
+            return self._replies.status("scaling", 202)
+        event = "version_scaled" if version else "scaled"
+        return self._replies.status(event, model=name, version=version, workers=least)
+
+    async def describe(self, request: Request) -> Response:
+        """Describe the default version, one version, or all of them."""
+        await self._given(request, ())
+        name, version = request.path_params["model"], request.path_params.get("version")
+        versions = self._plane.describe(name, version)
+        return self._replies.json(await describe(versions, self._dialect))
+
+    async def list(self, request: Request) -> Response:
+        """List the models by name, a page at a time."""
+        given = await self._given(request, LIST)
+        limit = given[LIMIT]
+        page, following = self._plane.list_models(100 if limit is None else limit, given[NEXT_PAGE_TOKEN] or 0)
+        return self._replies.json(
+            {
+                "nextPageToken": None if following is None else str(following),
+                "models": [self._listed(version) for version in page],
+            }
+        )
+
+    def _listed(self, version: ModelVersion) -> dict[str, object]:
+        listed: dict[str, object] = {"modelName": version.name, "modelUrl": version.archive.location}
+        if self._replies.is_native:
+            listed.update(modelVersion=version.version, state=str(version.pool.state))
+        return listed
+
+    async def set_default(self, request: Request) -> Response:
+        """Make a version the one that requests without a version get."""
+        await self._given(request, ())
+        name, version = request.path_params["model"], request.path_params["version"]
+        self._plane.set_default(name, version)
+        return self._replies.status("default_set", model=name, version=version)
+
+    async def unregister(self, request: Request) -> Response:
+        """Take a version out; the answer comes when its workers have ended."""
+        await self._given(request, ())
+        version = await self._plane.unregister(request.path_params["model"], request.path_params.get("version"))
+        return self._replies.status("unregistered", model=version.name, version=version.version)

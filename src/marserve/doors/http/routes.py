@@ -1,0 +1,36 @@
+"""What a door says of each of its routes: the router, the index and the OpenAPI description come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from marserve.doors.http.parameters import Parameter
+
+Answerer = Callable[[Request], Awaitable[Response]]
+
+#: In place of a method: every one.
+ANY_METHOD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path.
+
+    Attributes:
+        path: with names of its variable segments in braces; ``{name:path}`` takes all that follows.
+        answer: makes the answer; None where the fast lane does, and the row is for the descriptions alone.
+        parameters: of the query, or of a JSON body where ``takes_body``.
+        outcome: status and meaning of the answer when all goes well.
+    """
+
+    method: str
+    path: str
+    answer: Answerer | None
+    summary: str
+    parameters: tuple[Parameter[object], ...] = ()
+    takes_body: bool = False
+    outcome: tuple[int, str] = (200, "As asked.")

@@ -1,0 +1,212 @@
+"""The worked archives, built by their script as a user builds them, loaded and asked."""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import marserve
+from marserve import InvalidData
+
+ROOT = Path(__file__).parents[2]
+BUILDER = ROOT / "scripts" / "build_archives.py"
+FIZBUZ = ("fizbuz_package", "fizbuz_torch", "fizbuz_script")
+NUMBERS = range(1023)
+#: Training takes about twenty seconds on two free cores.
+BUILD_TIMEOUT = 300
+
+
+def build(folder, *options):
+    """Run the script and return what it printed."""
+    command = [
+        sys.executable,
+        str(BUILDER),
+        "--store",
+        str(folder / "store"),
+        "--work",
+        str(folder / "work"),
+        *options,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with all archives, and what the first build printed."""
+    folder = tmp_path_factory.mktemp("worked")
+    return folder, build(folder)
+
+
+@pytest.fixture(scope="module")
+def store(built):
+    return built[0] / "store"
+
+
+@pytest.fixture(scope="module")
+def loaded(store):
+    """Every archive, loaded."""
+    archives = {path.stem: marserve.load(path, batch_size=32) for path in store.glob("*.mar")}
+    yield archives
+    for archive in archives.values():
+        archive.close()
+
+
+pytestmark = pytest.mark.timeout(BUILD_TIMEOUT + 60)
+
+
+def test_the_build_makes_four_archives_and_says_what_it_does(built):
+    folder, printed = built
+    assert sorted(path.name for path in (folder / "store").iterdir()) == [
+        "digits.mar",
+        "fizbuz_package.mar",
+        "fizbuz_script.mar",
+        "fizbuz_torch.mar",
+    ]
+    assert "1023 of 1023 right" in printed
+    assert "accuracy on the 359 held-out pictures: 99." in printed
+    assert "\x1b" not in printed
+
+
+def test_a_second_build_makes_nothing(built):
+    folder, _ = built
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert "made now: nothing" in build(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_training_again_gives_the_same_bytes(built, tmp_path):
+    folder, _ = built
+    build(tmp_path, "--only", "fizbuz_package", "--only", "fizbuz_script")
+    made = sorted((tmp_path / "store").iterdir())
+    assert [path.stem for path in made] == ["fizbuz_package", "fizbuz_script"]
+    assert [sha256(path) for path in made] == [sha256(folder / "store" / path.name) for path in made]
+
+
+def test_a_spoiled_archive_is_packed_again_without_training(built, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(built[0], folder)
+    spoiled = folder / "store" / "fizbuz_package.mar"
+    original = sha256(spoiled)
+    spoiled.write_bytes(spoiled.read_bytes()[:1000])
+    # The stamps name files by their full path.
+    stamps = folder / "work" / "stamps.json"
+    stamps.write_text(stamps.read_text().replace(str(built[0]), str(folder)))
+    printed = build(folder)
+    assert "made now: fizbuz_package.mar." in printed
+    assert "step" not in printed
+    assert sha256(spoiled) == original
+
+
+def test_the_short_command_packs_the_folder_as_it_stands(built, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(built[0] / "work" / "fizbuz_package", work / "fizbuz_package")
+    command = "model-archiver --model-name fizbuz_package --model-path fizbuz_package --handler fizbuz_service -f"
+    program, *options = command.split()
+    program = str(Path(sys.executable).with_name(program))
+    ended = subprocess.run([program, *options], cwd=work, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert sha256(work / "fizbuz_package.mar") == sha256(built[0] / "store" / "fizbuz_package.mar")
+
+
+def word(number):
+    return "Fiz" * (number % 3 == 0) + "Buz" * (number % 5 == 0) or str(number)
+
+
+@pytest.mark.parametrize("name", FIZBUZ)
+def test_every_number_gets_its_word_alone_and_in_batches(loaded, name):
+    archive = loaded[name]
+    expected = [{"next_number": word(number + 1)} for number in NUMBERS]
+    assert [archive.predict({"input.1": number}) for number in NUMBERS] == expected
+    assert archive.predict_batch([{"input.1": number} for number in NUMBERS]) == expected
+
+
+@pytest.mark.parametrize("name", FIZBUZ)
+def test_a_bad_item_costs_its_batch_nothing(loaded, name):
+    first, refused, last = loaded[name].predict_batch([{"input.1": 14}, {"input.1": 1023}, {"input.1": 2}])
+    assert (first, last) == ({"next_number": "FizBuz"}, {"next_number": "Fiz"})
+    assert isinstance(refused, InvalidData)
+    assert "expected 0 to 1022" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [{"input.1": "14"}, {"input.1": True}, {"input.1": None}, {"input.1": 1.5}, {"input": 14}, [14], 14],
+)
+@pytest.mark.parametrize("name", FIZBUZ)
+def test_what_is_no_number_is_refused(loaded, name, request_body):
+    with pytest.raises(InvalidData, match=r"input\.1"):
+        loaded[name].predict(request_body)
+
+
+def test_the_model_takes_its_input_by_the_name_of_the_signature(loaded):
+    service = loaded["fizbuz_package"].service
+    (model_input,) = service.session.get_inputs()
+    assert model_input.name == "input.1"
+    assert model_input.shape == ["batch", 10]
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    """Pictures and digits that the training never saw."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images[4::5], data.target[4::5]
+
+
+def share_right(answers, digits):
+    return np.mean([next(iter(answer)) == str(digit) for answer, digit in zip(answers, digits, strict=True)])
+
+
+def test_digits_are_read_from_arrays(loaded, held_out):
+    pictures, digits = held_out
+    assert share_right(loaded["digits"].predict_batch(list(pictures)), digits) > 0.98
+
+
+@pytest.mark.parametrize(("image_format", "side", "is_dark_ink"), [("PNG", 100, True), ("JPEG", 37, False)])
+def test_digits_are_read_from_images_of_any_size(loaded, held_out, image_format, side, is_dark_ink):
+    pictures, digits = held_out
+
+    def encoded(picture):
+        ink = Image.fromarray((picture * 255 / 16).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        paper = Image.new("L", (side + 20, side + 50))
+        paper.paste(ink, (5, 30))
+        file = io.BytesIO()
+        (Image.fromarray(255 - np.asarray(paper)) if is_dark_ink else paper).save(file, image_format)
+        return file.getvalue()
+
+    images = [encoded(picture) for picture in pictures]
+    answers = loaded["digits"].predict_batch(images, content_type=f"image/{image_format.lower()}")
+    assert share_right(answers, digits) > 0.98
+
+
+def test_an_answer_holds_five_labels_the_most_likely_first(loaded, held_out):
+    answer = loaded["digits"].predict(held_out[0][0])
+    probabilities = list(answer.values())
+    assert len(answer) == 5
+    assert set(answer) <= set("0123456789")
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 0.9 < sum(probabilities) <= 1.0001
+
+
+def test_what_is_no_picture_is_refused_alone(loaded, held_out):
+    good = held_out[0][0].tolist()
+    first, refused, last = loaded["digits"].predict_batch([good, [[1, 2], [3, 4]], good])
+    # Sums of another length differ in their last bits.
+    assert first == pytest.approx(loaded["digits"].predict(good), abs=1e-6)
+    assert last == pytest.approx(first, abs=1e-6)
+    assert isinstance(refused, InvalidData)
+    with pytest.raises(InvalidData, match="no image"):
+        loaded["digits"].predict(b"no image", content_type="image/png")
