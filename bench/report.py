@@ -154,7 +154,7 @@ def print_report(console: Console, results: Results, targets: Sequence[Target]) 
     heads = ("server", "connections", "requests/s", "p50 µs", "p99 µs")
     print_table(console, f"Figures{spread}", heads, figure_rows(results))
     print_table(console, "Weight", ("what", "figure"), rest_rows(results))
-    print_table(console, f"Ratios{spread}", ("what", "figure", "target", ""), target_rows(results, targets))
+    print_table(console, f"Ratios{spread}", ("what", "figure", "target", "verdict"), target_rows(results, targets))
     for reason in dict.fromkeys(results.void.values()):
         names = ", ".join(name for name, given in results.void.items() if given == reason)
         console.print(f"\nVoid: {names}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -76,6 +76,11 @@ _JOB_ONE = struct.Struct("<QBBHIHHIQ")
 _ANSWER_ONE = struct.Struct("<QHBBHHIHHIQ")
 _RESULT = struct.Struct("<6fI")
 _OFFSET = struct.Struct("<Q")
+# The usual job and the usual answer have one part, whose head follows theirs: one look instead of two.
+_JOB_ONE_SIZE, _ANSWER_ONE_SIZE = _JOB_ONE.size, _ANSWER_ONE.size
+_unpack_one, _unpack_answer = _JOB_ONE.unpack_from, _ANSWER_ONE.unpack_from
+#: Makes a named tuple in half the time of its own constructor.
+_new = tuple.__new__
 
 Bytes = Union[bytes, bytearray, memoryview]
 Body = Union[bytes, bytearray, memoryview, List[bytes]]
@@ -200,20 +205,32 @@ def decode_jobs(body: Bytes, count: int) -> List[JobIn]:
     jobs: List[JobIn] = []
     at = 0
     view = body if type(body) is bytes else bytes(body)
+    size = len(view)
+    new = _new
     try:
         for _ in range(count):
+            if size - at >= _JOB_ONE_SIZE:
+                id, kind, _flags, part_count, meta_size, name_size, type_size, place, body_size = _unpack_one(view, at)
+                if part_count == 1 and place == INLINE:
+                    meta_at = at + _JOB_ONE_SIZE
+                    name_at = meta_at + meta_size
+                    type_at = name_at + name_size
+                    body_at = type_at + type_size
+                    at = body_at + body_size
+                    part = new(PartIn, (view[name_at:type_at], view[type_at:body_at], view[body_at:at]))
+                    jobs.append(new(JobIn, (id, kind, view[meta_at:name_at], [part])))
+                    continue
             id, kind, _flags, part_count, meta_size = _JOB.unpack_from(view, at)
-            at += 16
-            heads_at = at
-            at += 16 * part_count
-            meta = view[at : at + meta_size]
-            at += meta_size
+            heads_at = at + _JOB.size
+            meta_at = heads_at + _PART.size * part_count
+            at = meta_at + meta_size
+            meta = view[meta_at:at]
             parts, at = _decode_parts(view, heads_at, part_count, at)
             jobs.append(JobIn(id, kind, meta, parts))
     except struct.error as error:
         raise RemoteProtocolError(f"A batch frame ends too early: {error}.") from error
-    if at != len(view):
-        raise RemoteProtocolError(f"A batch frame of {len(view)} bytes holds jobs of {at}.")
+    if at != size:
+        raise RemoteProtocolError(f"A batch frame of {size} bytes holds jobs of {at}.")
     return jobs
 
 
@@ -292,15 +309,30 @@ def decode_result(body: bytes, count: int) -> Result:
         RemoteProtocolError: the body is shorter or longer than its own lengths say.
     """
     answers: List[AnswerIn] = []
+    size = len(body)
+    new = _new
     try:
         values = _RESULT.unpack_from(body)
-        at = 28 + values[6]
-        metrics = body[28:at]
+        at = _RESULT.size + values[6]
+        metrics = body[_RESULT.size : at]
         for _ in range(count):
+            if size - at >= _ANSWER_ONE_SIZE:
+                found = _unpack_answer(body, at)
+                id, status, flags, _zero, part_count, phrase_size, meta_size, name_size, type_size, place, body_size = found
+                if part_count == 1 and place == INLINE:
+                    phrase_at = at + _ANSWER_ONE_SIZE
+                    meta_at = phrase_at + phrase_size
+                    name_at = meta_at + meta_size
+                    type_at = name_at + name_size
+                    body_at = type_at + type_size
+                    at = body_at + body_size
+                    part = new(PartIn, (body[name_at:type_at], body[type_at:body_at], body[body_at:at]))
+                    head = (id, status, flags, body[phrase_at:meta_at], body[meta_at:name_at], [part])
+                    answers.append(new(AnswerIn, head))
+                    continue
             id, status, flags, _zero, part_count, phrase_size, meta_size = _ANSWER.unpack_from(body, at)
-            at += 20
-            heads_at = at
-            at += 16 * part_count
+            heads_at = at + _ANSWER.size
+            at = heads_at + _PART.size * part_count
             phrase = body[at : at + phrase_size]
             at += phrase_size
             meta = body[at : at + meta_size]
@@ -309,9 +341,9 @@ def decode_result(body: bytes, count: int) -> Result:
             answers.append(AnswerIn(id, status, flags, phrase, meta, parts))
     except struct.error as error:
         raise RemoteProtocolError(f"An answer frame ends too early: {error}.") from error
-    if at != len(body):
-        raise RemoteProtocolError(f"An answer frame of {len(body)} bytes holds answers of {at}.")
-    return Result(values[:6], metrics, answers)
+    if at != size:
+        raise RemoteProtocolError(f"An answer frame of {size} bytes holds answers of {at}.")
+    return new(Result, (values[:6], metrics, answers))
 
 
 class FrameReader:

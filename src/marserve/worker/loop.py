@@ -11,7 +11,8 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, U
 
 from marserve.archive.manifest import Manifest, read_manifest
 from marserve.errors import LoadError, OutOfMemory, ServeError
-from marserve.service.context import Context, RequestInfo
+from marserve.service.codec import Part
+from marserve.service.context import Context, Headers, RequestInfo
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half
 from marserve.wire.streams import WorkerStream
@@ -52,6 +53,29 @@ class Steps:
         """A step has ended; what runs outside of any is the service's own ``handle``."""
         self.spans[step + 1] += self._clock()
         self._words[page.STEP] = INFERENCE_SPAN
+
+
+class Request(RequestInfo):
+    """One job as its service sees it; id and headers are read from the wire's bytes only when they are asked for."""
+
+    __slots__ = ("_kind", "_meta", "_number", "_prefix")
+
+    def __init__(self, job: frames.JobIn, parts: Sequence[Part], prefix: str) -> None:
+        self._number, self._kind, self._meta, _ = job
+        self.parts = parts
+        self._prefix = prefix
+        self.deadline = None
+
+    def id_text(self) -> str:
+        """See ``RequestInfo``."""
+        return f"{self._prefix}{self._number:012x}"
+
+    def header_map(self) -> Headers:
+        """See ``RequestInfo``; the server's own headers win over the client's."""
+        fields, self.headers = frames.decode_meta(self._meta)
+        explain = b"True" if self._kind == frames.EXPLAIN else b"False"
+        self.extra = (b"explain", explain, b"url_path", fields[1])
+        return RequestInfo.header_map(self)
 
 
 class Runner(NamedTuple):
@@ -196,7 +220,7 @@ class Loop:
         began = time.perf_counter()
         spans[:] = (began - received, 0.0, 0.0, 0.0, 0.0, 0.0)
         jobs = frames.decode_jobs(body, count)
-        requests = [self._request(job) for job in jobs]
+        requests = [Request(job, self._fetched(job.parts), runner.id_prefix) for job in jobs]
         spans[1] = time.perf_counter() - began
         outcomes = run_batch(runner.entry, runner.context, requests, runner.style, runner.steps, runner.decode_input)
         encoded = time.perf_counter()
@@ -214,16 +238,15 @@ class Loop:
         if now - began > GATHER or now - self._first_answer > GATHER:
             self._flush()
 
-    def _request(self, job: frames.JobIn) -> RequestInfo:
-        fields, headers = frames.decode_meta(job.meta)
-        parts = [
-            (name, content_type, self._requests.view(*body) if isinstance(body, frames.Placed) else body)
-            for name, content_type, body in job.parts
-        ]
-        prefix = self._runner.id_prefix
-        number = job.id
-        extra = (b"explain", b"True" if job.kind == frames.EXPLAIN else b"False", b"url_path", fields[1])
-        return RequestInfo(lambda: f"{prefix}{number:012x}", headers, extra, parts)
+    def _fetched(self, parts: List[frames.PartIn]) -> Sequence[Part]:
+        """Return the parts with a view of the arena in the place of each body that is there."""
+        found: List[Part] = []
+        for name, content_type, body in parts:
+            found.append((name, content_type, body if type(body) is bytes else self._view(body)))
+        return found
+
+    def _view(self, body: Union[bytes, frames.Placed]) -> Union[bytes, memoryview]:
+        return self._requests.view(*body) if isinstance(body, frames.Placed) else body
 
     def _encode(self, pieces: List[frames.Bytes], id: int, number: int, outcome: Outcome) -> int:
         """Append one answer; return its bytes."""

@@ -97,7 +97,7 @@ class ManagementDoor:
         scaled = (202, "The workers are being started or stopped.")
         scale, tell = "Sets the number of workers.", "Describes a model."
         return (
-            Endpoint("GET", "/models", self.list, "Lists the models, a page at a time.", LIST),
+            Endpoint("GET", "/models", self.list_models, "Lists the models, a page at a time.", LIST),
             Endpoint("POST", "/models", self.register, "Registers a model.", REGISTER, True),
             Endpoint("GET", one, self.describe, f"{tell[:-1]}: its default version."),
             Endpoint("PUT", one, self.scale, scale, SCALE, outcome=scaled),
@@ -165,7 +165,7 @@ class ManagementDoor:
         versions = self._plane.describe(name, version)
         return self._replies.json(await describe(versions, self._dialect))
 
-    async def list(self, request: Request) -> Response:
+    async def list_models(self, request: Request) -> Response:
         """List the models by name, a page at a time."""
         given = await self._given(request, LIST)
         limit = given[LIMIT]

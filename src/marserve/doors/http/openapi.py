@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 import marserve
 from marserve.archive.signature import Signature
@@ -70,31 +71,20 @@ def model_paths(registry: Registry, name: str) -> list[tuple[str, ModelVersion]]
 
 def for_model(endpoints: Iterable[Endpoint], name: str) -> list[Endpoint]:
     """Return the routes of one model, with its name in their paths."""
-    found = []
-    for endpoint in endpoints:
-        if "{model}" in endpoint.path:
-            path = endpoint.path.replace("{model}", name)
-            found.append(
-                Endpoint(
-                    endpoint.method,
-                    path,
-                    endpoint.answer,
-                    endpoint.summary,
-                    endpoint.parameters,
-                    endpoint.takes_body,
-                    endpoint.outcome,
-                )
-            )
-    return found
+    return [
+        replace(endpoint, path=endpoint.path.replace("{model}", name))
+        for endpoint in endpoints
+        if "{model}" in endpoint.path
+    ]
 
 
 def _operation(endpoint: Endpoint, path: str) -> Json:
     status, meaning = endpoint.outcome
+    names = re.findall(r"{(\w+)}", path)
     operation: Json = {
         "summary": endpoint.summary,
-        "operationId": _operation_id(endpoint.method, path),
         "parameters": [
-            *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _names(path)),
+            *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
             *map(_parameter, endpoint.parameters),
         ],
         "responses": {str(status): {"description": meaning}, **_failure()},
@@ -119,7 +109,6 @@ def _prediction(path: str, version: ModelVersion) -> Json:
     description = signature.description if signature is not None else ""
     return {
         "summary": description or f"Asks {version.name}, version {version.version}.",
-        "operationId": _operation_id("POST", path),
         "requestBody": {"required": True, "content": _content(signature, is_request=True)},
         "responses": {
             "200": {"description": "The model's answer.", "content": _content(signature, is_request=False)},
@@ -149,12 +138,3 @@ def _failure() -> Json:
             "content": {"application/json": {"schema": _ERROR_REFERENCE}},
         }
     }
-
-
-def _names(path: str) -> Sequence[str]:
-    return re.findall(r"{(\w+)}", path)
-
-
-def _operation_id(method: str, path: str) -> str:
-    words = re.findall(r"\w+", path)
-    return "_".join((method.lower().replace(ANY_METHOD, "any"), *words))
