@@ -135,7 +135,7 @@ def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequen
     if console.is_terminal:
         table = Table(title=title, title_justify="left")
         for index, head in enumerate(heads):
-            table.add_column(head, justify="right" if 0 < index < len(heads) - 1 else "left")
+            table.add_column(head, justify="right" if index and head != "verdict" else "left")
         for row in rows:
             table.add_row(*row, style=_STYLES.get(row[-1]))
         console.print(table)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
 from bench import load
 from bench.load import MeasureError
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     contenders = [one for one in CONTENDERS if not told.only or one.key in told.only]
     about = describe_machine()
     console.print(_caption(about, effort), markup=False, soft_wrap=True)
-    with failures_told(), built_services() as built, console.status("") as status:
+    with failures_told(), built_services() as built, _spinner(console) as status:
 
         def tell(step: str) -> None:
             status.update(step)
@@ -183,6 +184,11 @@ def targets_of(contenders: Sequence[Contender]) -> list[Target]:
     """Return the targets that these contenders are enough for."""
     filled = {name for contender in contenders for name in cells_of(contender)}
     return [target for target in TARGETS if target.of in filled and (target.to is None or target.to in filled)]
+
+
+def _spinner(console: Console) -> Status:
+    """Return a sign of life that is drawn once a second: a livelier one would take time from what is measured."""
+    return console.status("", refresh_per_second=1)
 
 
 def _caption(about: dict[str, object], effort: Effort) -> str:

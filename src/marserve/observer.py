@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from marserve.errors import ServeError
+
 
 class Observer(Protocol):
     """Told of every transition. The arguments are the live objects: read, keep no longer than needed."""
@@ -24,8 +26,10 @@ class Observer(Protocol):
     def version_changed(self, version: object) -> None:
         """A model version is in another state, or has another number of workers."""
 
-    def request_answered(self, client: str, method: str, target: str, status: int, seconds: float) -> None:
-        """A request that is no prediction has its answer."""
+    def request_answered(
+        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+    ) -> None:
+        """A request that became no job has its answer; ``error`` is what it was refused for, where it was."""
 
 
 class NullObserver:
@@ -43,5 +47,7 @@ class NullObserver:
     def version_changed(self, version: object) -> None:
         """See ``Observer``."""
 
-    def request_answered(self, client: str, method: str, target: str, status: int, seconds: float) -> None:
+    def request_answered(
+        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+    ) -> None:
         """See ``Observer``."""

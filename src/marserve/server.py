@@ -20,6 +20,7 @@ from marserve.archive.signature import Signature
 from marserve.config.settings import Settings
 from marserve.doors.http.app import build_app
 from marserve.doors.http.application import HttpApplication
+from marserve.doors.http.cors import cors_headers, cors_pairs
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
@@ -93,7 +94,7 @@ class Server:
     def _build(self, runtime: Path) -> None:
         settings = self._settings
         self._registry = Registry()
-        self._observer = Collector(self._registry)
+        self._observer = Collector()
         self._gate = Gate(runtime / "gate.sock")
         self.inference = InferencePlane(self._registry)
         environment = worker_environment(settings)
@@ -136,9 +137,9 @@ class Server:
     async def _open(self, location: str) -> OpenedArchive:
         """Fetch, check and unpack an archive in a helper process."""
         settings = self._settings
-        arguments = ["--root", str(settings.cache_folder), "--location", location]
+        arguments = ["--root", str(settings.cache_folder.expanduser().resolve()), "--location", location]
         if settings.model_store is not None:
-            arguments += ["--store", str(settings.model_store)]
+            arguments += ["--store", str(settings.model_store.resolve())]
         for pattern in settings.allowed_urls:
             arguments += ["--allowed-url", pattern]
         found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
@@ -202,14 +203,24 @@ class Server:
             keep_alive_timeout=settings.keep_alive_timeout,
             write_timeout=settings.write_timeout,
         )
+        cors = (settings.cors_allowed_origin, settings.cors_allowed_methods, settings.cors_allowed_headers)
         addresses = []
         for address, doors in settings.listeners():
             asgi = build_app(
-                set(doors), settings, self._dialect, self.inference, self.management, self._observer
+                doors,
+                inference=self.inference,
+                management=self.management,
+                collector=self._observer,
+                observer=self._observer,
+                dialect=self._dialect,
+                cors=cors_pairs(*cors),
             )
             door = None
             if "inference" in doors:
-                door = InferenceDoor(self.inference, self._dialect, self._observer, settings.max_request_size)
+                standing = self._dialect.standing_headers + cors_headers(*cors)
+                door = InferenceDoor(
+                    self.inference, self._dialect, self._observer, settings.max_request_size, standing
+                )
             application = HttpApplication(asgi, door, self._dialect)
             listener = Listener(application, limits, name="+".join(doors))
             context = None

@@ -153,7 +153,7 @@ class Client:
 
     def send(self, data: bytes, size: int = 0) -> None:
         """Send bytes, in pieces of ``size`` when that is given; stop where the server would not read any more."""
-        size = size or len(data)
+        size = size or len(data) or 1
         for start in range(0, len(data), size):
             if not self.transport.is_closed:
                 self.connection.data_received(data[start : start + size])

@@ -108,19 +108,10 @@ def test_a_warning_is_printed_and_does_not_stop(
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["--set", "job_queue_size"], "marserve: --set job_queue_size holds no =. Write --set key=value.\n"),
-        (
-            ["--set", "job_queue=1"],
-            "marserve: command line: unknown setting job_queue. Did you mean job_queue_size?\n",
-        ),
-        (
-            ["--model-store", "/no/such"],
-            "marserve: The model store /no/such is no folder. Create it, or name another",
-        ),
-        (
-            ["--config", "/no/such"],
-            "marserve: The configuration /no/such cannot be read: No such file or directory.\n",
-        ),
+        (["--set", "job_queue_size"], "--set job_queue_size holds no =. Write --set key=value.\n"),
+        (["--set", "job_queue=1"], "command line: unknown setting job_queue. Did you mean job_queue_size?\n"),
+        (["--model-store", "/no/such"], "The model store /no/such is no folder. Create it, or name another"),
+        (["--config", "/no/such"], "The configuration /no/such cannot be read: No such file or directory.\n"),
     ],
 )
 def test_what_stops_a_start_is_said(
@@ -131,7 +122,7 @@ def test_what_stops_a_start_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert start(tmp_path, *flags) == 1
-    assert capsys.readouterr().err.startswith(reason)
+    assert capsys.readouterr().err.startswith("marserve: " + reason)
     assert started == []
     assert not (tmp_path / "s.pid").exists()
 

@@ -85,7 +85,7 @@ def test_other_models_need_none(models: list[str], launched: list[Settings]) -> 
         (["--log-config", "no"], "--log-config file not found: no"),
         (
             ["--mms-config", "sagemaker"],
-            "--mms-config sagemaker: this version does not have that preset; name a file.",
+            "--mms-config sagemaker: this version has no such preset; name a file.",
         ),
     ],
 )

@@ -109,6 +109,8 @@ class Cache:
             unpack(archive, partial, self.max_bytes)
             if _stamp(archive) != stamp:
                 raise ArchiveError(f"{archive.name} changed while it was read.", "Register it again.")
+            # Refuse before the move: what cannot be served must not stay in the cache.
+            _describe(partial, sha256)
             names = [name for name, _ in files_below(partial)]
             # Before the folder, because a folder without its list counts as broken.
             with replacing_file(self._listing(sha256)) as out:

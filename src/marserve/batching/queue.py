@@ -52,9 +52,9 @@ class JobQueue:
             is_idle: whether the worker that asks has nothing in its hands; False asks for work ahead.
             now: moment on the monotonic clock.
         """
-        jobs = self._jobs
         if self._over:
             self._drop_over()
+        jobs = self._jobs
         if not jobs:
             return None
         policy = self.policy

@@ -80,7 +80,7 @@ def _refuse(unknown: Sequence[str]) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     named = os.environ.get("MMS_CONFIG_FILE") or arguments.mms_config
     if named == "sagemaker":
-        return fail("--mms-config sagemaker: this version does not have that preset; name a file.")
+        return fail("--mms-config sagemaker: this version has no such preset; name a file.")
     problem = (
         absent("--mms-config", named, is_folder=False)
         or absent("--log-config", arguments.log_config, is_folder=False)

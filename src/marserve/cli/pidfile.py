@@ -73,10 +73,9 @@ class PidFile:
         os.close(self.descriptor)
 
     def release(self) -> None:
-        """Remove the file: the server has ended."""
+        """Remove the file: the server has ended. The lock stays until this process has ended too."""
         if _is_at(self.path, self.descriptor):
             self.path.unlink()
-        os.close(self.descriptor)
 
 
 class FoundServer:

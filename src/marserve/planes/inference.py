@@ -18,7 +18,8 @@ class Health:
     """How healthy the server is.
 
     Attributes:
-        is_ready: start-up loading is done, and each default version has a worker that can answer.
+        is_ready: start-up loading is done, nothing of it has failed, and each default version has a worker that
+            can answer.
         reasons: what is missing, one sentence each; also what is only degraded.
         short: default versions with fewer workers than they should have.
         ready_count, wanted_count: workers of all versions.
@@ -83,7 +84,7 @@ class InferencePlane:
         """Return how healthy the server is."""
         reasons = [self.startup] if self.startup else []
         reasons += [f"{name} could not be loaded: {why}" for name, why in self.startup_failures.items()]
-        is_ready = self.startup is None and not self.is_draining
+        is_ready = self.startup is None and not self.startup_failures and not self.is_draining
         if self.is_draining:
             reasons.append("The server is stopping.")
         short = ready = wanted = 0

@@ -102,7 +102,7 @@ def author_traceback(error: BaseException) -> str:
 def _trim(told: Optional[traceback.TracebackException]) -> None:
     if told is not None:
         kept = [frame for frame in told.stack if not frame.filename.startswith(_SILENT)]
-        told.stack = traceback.StackSummary.from_list(kept or list(told.stack)[-1:])
+        told.stack = traceback.StackSummary.from_list(kept)
         _trim(told.__cause__)
         _trim(told.__context__)
 

@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._touched = False  # from here on as _parse, which would cost a call
         try:
             self._feed(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             self._parse_on(error, data)
         if self._reading is not None or not self._touched:
             self._note_unfinished(data)
@@ -223,12 +223,12 @@ class Connection(asyncio.Protocol):
         self._touched = False
         try:
             self._feed(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             self._parse_on(error, data)
         if self._reading is not None or not self._touched:
             self._note_unfinished(data)
 
-    def _parse_on(self, error: HttpParserError, data: bytes | memoryview) -> None:
+    def _parse_on(self, error: HttpParserError | HttpParserUpgrade, data: bytes | memoryview) -> None:
         """Go on behind upgrades that we do not follow; refuse what is malformed."""
         while isinstance(error, HttpParserUpgrade):
             data = data[error.args[0] :]
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
                 self._reparse()
                 self._feed(data)
                 return
-            except HttpParserError as following:
+            except (HttpParserError, HttpParserUpgrade) as following:
                 error = following
         if self._sealed:
             return

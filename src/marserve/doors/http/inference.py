@@ -100,12 +100,12 @@ class PredictionLane:
                 exchange.arrived,
             )
         except ServeError as error:
-            self.door.refused(exchange, reply.fail(error))
+            self.door.refused(exchange, reply.fail(error), error)
             return
         job = reply.job
         job.target = exchange.target
         job.method = exchange.method
-        job.client = exchange.client
+        job.client = _host(exchange)
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
         """Return the name of the model that a request is for."""
@@ -154,14 +154,22 @@ def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
     return ""
 
 
+def _host(exchange: Exchange) -> str:
+    """Return who asked, as the access log shows it."""
+    client = exchange.client
+    return client if isinstance(client, str) else str(client[0])
+
+
 class InferenceDoor:
     """Finds the lane of a request; holds what the lanes share."""
 
-    def __init__(self, plane: InferencePlane, dialect: Dialect, observer: Observer, max_body: int) -> None:
+    def __init__(
+        self, plane: InferencePlane, dialect: Dialect, observer: Observer, max_body: int, standing: bytes
+    ) -> None:
         self.plane = plane
         self.dialect = dialect
         self.max_body = max_body
-        self.standing = dialect.standing_headers
+        self.standing = standing
         self.id_prefix = plane.id_prefix.encode()
         self._phrases = bool(dialect.prediction_phrase)
         self._observer = observer
@@ -197,8 +205,8 @@ class InferenceDoor:
         """Return the name of the only model, "" when there is none or several."""
         return self.plane.only_model()
 
-    def refused(self, exchange: Exchange, status: int) -> None:
+    def refused(self, exchange: Exchange, status: int, error: ServeError) -> None:
         """Tell the observer about a request that never became a job."""
         seconds = monotonic() - exchange.arrived
         method, target = exchange.method.decode(), exchange.target.decode("latin-1")
-        self._observer.request_answered(str(exchange.client), method, target, status, seconds)
+        self._observer.request_answered(_host(exchange), method, target, status, seconds, error)

@@ -1,0 +1,115 @@
+"""The OpenAPI description: it is one, and holds the schemas of the signatures."""
+
+import jsonschema
+import pytest
+from served_fakes import Served
+
+DIGITS = {
+    "inputs": [{"name": "body", "shape": [0, 0], "data_type": "uint8", "content_type": "image/png"}],
+    "outputs": [{"name": "body", "shape": [], "data_type": "scores"}],
+    "input_type": "image/png",
+}
+
+
+def schemas_in(value: object) -> list[object]:
+    """Return every schema of a description, wherever it is."""
+    if isinstance(value, list):
+        return [found for member in value for found in schemas_in(member)]
+    if not isinstance(value, dict):
+        return []
+    here = [value["schema"]] if isinstance(value.get("schema"), dict) else []
+    return here + [found for member in value.values() for found in schemas_in(member)]
+
+
+@pytest.mark.parametrize("dialect", ["native", "torchserve", "mms"])
+def test_the_description_is_complete_in_itself(dialect: str) -> None:
+    served = Served(dialect)
+    served.add("fizbuz")
+    served.add("plain", signature=None)
+    served.add("digits", signature=DIGITS)
+
+    told = served.ask("GET", "/api-description").json
+
+    assert told["openapi"] == "3.1.0"
+    assert told["info"]["title"]
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            assert method in ("get", "put", "post", "delete", "options"), path
+            assert operation["responses"]
+            declared = {row["name"] for row in operation.get("parameters", ()) if row["in"] == "path"}
+            assert declared == {piece[1:-1] for piece in path.split("/") if piece.startswith("{")}
+    for schema in schemas_in(told):
+        jsonschema.Draft202012Validator.check_schema(schema)
+        if "$ref" in schema:
+            assert schema["$ref"] == "#/components/schemas/Error"
+    assert set(told["components"]["schemas"]["Error"]["properties"]) >= {"code", "type", "message"}
+
+
+def test_each_model_has_a_path_with_the_schemas_of_its_signature() -> None:
+    served = Served()
+    served.add("fizbuz")
+
+    paths = served.ask("OPTIONS", "/").json["paths"]
+
+    for path in ("/predictions/fizbuz", "/predictions/fizbuz/1.0"):
+        asked = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        assert asked["schema"]["required"] == ["input.1"]
+        assert asked["schema"]["properties"]["input.1"]["maximum"] == 1023
+        assert asked["example"] == {"input.1": 14}
+        answered = paths[path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answered["properties"]["next_number"]["type"] == "string"
+
+
+def test_a_body_that_is_no_json_has_its_own_content_type() -> None:
+    served = Served()
+    served.add("digits", signature=DIGITS)
+
+    content = served.ask("OPTIONS", "/predictions/digits").json["paths"]["/predictions/digits"]["post"]["requestBody"]
+
+    assert "image/png" in content["content"]
+
+
+def test_a_model_without_a_signature_takes_anything() -> None:
+    served = Served()
+    served.add("plain", signature=None)
+
+    content = served.ask("OPTIONS", "/predictions/plain").json["paths"]["/predictions/plain"]["post"]["requestBody"]
+
+    assert set(content["content"]) == {"application/json", "*/*"}
+
+
+def test_one_model_can_be_described_alone() -> None:
+    served = Served()
+    served.add("a")
+    served.add("b")
+
+    predictions = served.ask("OPTIONS", "/predictions/a").json["paths"]
+    management = served.ask("OPTIONS", "/models/a").json["paths"]
+
+    assert set(predictions) == {"/predictions/a", "/predictions/a/1.0"}
+    assert set(management["/models/a"]) == {"get", "put", "delete", "options"}
+    assert "/models/a/{version}/set-default" in management
+
+
+@pytest.mark.parametrize("target", ["/predictions/x", "/predictions/a/9", "/models/x"])
+def test_a_model_that_is_not_there_cannot_be_described(target: str) -> None:
+    served = Served()
+    served.add("a")
+
+    assert served.ask("OPTIONS", target).status == 404
+
+
+def test_the_parameters_of_management_are_told_with_their_kinds() -> None:
+    operations = Served(doors=("management",)).ask("GET", "/api-description").json["paths"]["/models"]
+
+    rows = {row["name"]: row["schema"] for row in operations["post"]["parameters"]}
+    assert rows["batch_size"] == {"type": "integer", "minimum": 1}
+    body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == set(rows)
+
+
+def test_an_address_without_predictions_tells_of_none() -> None:
+    served = Served(doors=("management",))
+    served.add()
+
+    assert not [path for path in served.ask("OPTIONS", "/").json["paths"] if path.startswith("/predictions")]

@@ -1,0 +1,69 @@
+"""The tree of errors: as its docstring draws it, each with a kind that finds it again."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from marserve import errors
+
+CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.ServeError)]
+
+
+def drawn():
+    """Return (class, parent) of each line of the drawing."""
+    parents, pairs = [], []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"    ([│ ]*(?:├──|└──) )?([A-Z]\w+)(?: |$)", line)
+        if found and hasattr(errors, found[2]):
+            depth = len(found[1] or "") // 4
+            parents[depth:] = [found[2]]
+            pairs.append((found[2], parents[depth - 1] if depth else None))
+    return pairs
+
+
+def test_the_drawing_shows_the_tree():
+    tree = {cls.__name__: cls.__base__.__name__ for cls in CLASSES if cls is not errors.ServeError}
+    # PredictionException is a service's own choice of an answer: no branch of who must act.
+    tree.pop("PredictionException")
+
+    assert dict(drawn()) == {"ServeError": None, **tree}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_kind_finds_its_class_or_a_parent_of_it(cls):
+    assert issubclass(cls, errors.by_kind()[cls.kind])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_error_says_what_it_is(cls):
+    error = cls("It broke.")
+
+    assert error.message == "It broke."
+    assert str(error).startswith("It broke.")
+    assert cls.__doc__
+
+
+def test_an_error_reads_as_what_happened_and_what_to_do_next():
+    assert str(errors.QueueFull("The queue is full.", "Wait.")) == "The queue is full. Wait."
+    assert str(errors.QueueFull("The queue is full.")).endswith(errors.QueueFull.default_hint)
+    assert str(errors.QueueFull("The queue is full.", "")) == "The queue is full."
+
+
+def test_a_kind_finds_the_most_general_of_those_that_share_it():
+    assert errors.by_kind()["BadRequest"] is errors.RequestError
+    assert errors.by_kind()["QueueFull"] is errors.QueueFull
+
+
+def test_an_error_can_be_about_a_model():
+    error = errors.about(errors.NoWorker("x"), "digits", "1.0")
+
+    assert (error.model, error.version) == ("digits", "1.0")
+    assert isinstance(error, errors.NoWorker)
+
+
+def test_a_service_chooses_its_status():
+    assert errors.PredictionException("x").error_code == 500
+    assert errors.PredictionException("x", 418).error_code == 418
