@@ -20,7 +20,7 @@ class Contender:
         kind: ``marserve``, ``uvicorn`` or ``loop``; see ``bench/servers.py``.
         title: its name in tables.
         connections: a load each; none for a loop, which needs no client.
-        settings: for marserve, beside ``marserve.properties``.
+        settings: for marserve, beside ``marserve.properties``; the running server is asked whether it kept them.
         application: for uvicorn, ``module:name``.
         processes: for a loop, how many run at once.
         shows_rest: whether its memory and its time to the first answer are taken.
@@ -44,7 +44,7 @@ CONTENDERS = (
         "marserve, batch 1",
         TWO_LAYERS,
         (ONE, MANY),
-        {"batch_size": "1"},
+        {"batch_size": "1", "default_workers_per_model": "1"},
         shows_rest=True,
     ),
     Contender(
@@ -63,14 +63,21 @@ CONTENDERS = (
         (ONE, MANY),
         application="bench.floors.fastapi_app:app",
     ),
-    Contender("marserve_32", "marserve", "marserve, batch up to 32", TWO_LAYERS, (MANY,), {"batch_size": "32"}),
+    Contender(
+        "marserve_32",
+        "marserve",
+        "marserve, batch up to 32",
+        TWO_LAYERS,
+        (MANY,),
+        {"batch_size": "32", "default_workers_per_model": "1"},
+    ),
     Contender(
         "marserve_slow",
         "marserve",
         "marserve, 20 ms a call, two workers",
         SLOW,
         (MANY,),
-        {"default_workers_per_model": "2"},
+        {"batch_size": "1", "default_workers_per_model": "2"},
     ),
     Contender("loops", "loop", "two bare loops, 20 ms a call", SLOW, processes=2),
 )

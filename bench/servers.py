@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from bench.services.build import ROOT, Built, Subject
 
 #: Seconds that a server may take until it is ready, and to end once it is told to.
 START, END = 60.0, 15.0
-#: Where each kind of server says its inference port.
-_PORT = {
-    "marserve": re.compile(r"^[^\n]*\binference\b[^\n]*: http://127\.0\.0\.1:(\d+)$", re.MULTILINE),
-    "uvicorn": re.compile(r"running on http://127\.0\.0\.1:(\d+)"),
+#: Where each kind of server says its ports, that of predictions first.
+_PORTS = {
+    "marserve": [
+        re.compile(rf"^{door}: http://127\.0\.0\.1:(\d+)$", re.MULTILINE) for door in ("inference", "management")
+    ],
+    "uvicorn": [re.compile(r"running on http://127\.0\.0\.1:(\d+)")],
 }
 _LOG_LINES = 15
 
@@ -62,11 +64,13 @@ def running(contender: Contender, built: Built) -> Iterator[Running]:
                 command, cwd=ROOT, env=environment, stdout=console, stderr=console, stdin=subprocess.DEVNULL
             )
         try:
-            port = _wait_for_port(process, log, _PORT[contender.kind])
+            port, *others = _wait_for_ports(process, log, _PORTS[contender.kind])
             check_answer(contender.subject, port, 0)
             first_answer = time.perf_counter() - began
             for number in range(1, len(contender.subject.examples)):
                 check_answer(contender.subject, port, number)
+            if others:
+                check_description(_get(others[0], f"/models/{contender.subject.name}"), contender.settings)
             yield Running(port, _holder_of(port, process.pid), first_answer)
             if process.poll() is not None:
                 raise MeasureError(f"{contender.title} ended in the middle, code {process.returncode}.")
@@ -100,12 +104,13 @@ def _command(contender: Contender, built: Built, folder: Path) -> tuple[list[str
     return command, environment
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], log: Path, pattern: re.Pattern[str]) -> int:
+def _wait_for_ports(process: subprocess.Popen[bytes], log: Path, patterns: Sequence[re.Pattern[str]]) -> list[int]:
     end = time.perf_counter() + START
     while time.perf_counter() < end:
-        found = pattern.search(log.read_text(errors="replace"))
-        if found:
-            return int(found[1])
+        text = log.read_text(errors="replace")
+        found = [match for pattern in patterns if (match := pattern.search(text))]
+        if len(found) == len(patterns):
+            return [int(match[1]) for match in found]
         if process.poll() is not None:
             raise MeasureError(f"It ended with code {process.returncode} before it was ready.")
         time.sleep(0.002)
@@ -119,17 +124,47 @@ def check_answer(subject: Subject, port: int, number: int) -> None:
         MeasureError: the answer is another than the example's.
     """
     body, expected = subject.examples[number]
+    status, answer = _ask(port, "POST", subject.path, body)
+    with contextlib.suppress(ValueError):
+        if status == 200 and json.loads(answer) == expected:
+            return
+    raise MeasureError(f"{body} was answered with {status} {answer[:300]!r}, expected {expected}.")
+
+
+def check_description(description: bytes, settings: Mapping[str, str]) -> None:
+    """Check that a model runs with the batch size and the workers that it is compared under.
+
+    Without this, a batch that an archive or a default asks for would be measured as batch 1.
+
+    Args:
+        description: what the management door says of the model, JSON.
+        settings: as of a ``Contender``.
+
+    Raises:
+        MeasureError: it runs otherwise.
+    """
+    found = json.loads(description)[0]
+    wanted = (int(settings["batch_size"]), int(settings["default_workers_per_model"]), 0)
+    runs = (found["batchSize"], len(found["workers"]), found["maxBatchDelay"])
+    if runs != wanted:
+        raise MeasureError(f"It runs with (batch size, workers, batch delay) {runs}, wanted are {wanted}.")
+
+
+def _get(port: int, path: str) -> bytes:
+    status, answer = _ask(port, "GET", path)
+    if status != 200:
+        raise MeasureError(f"{path} was answered with {status} {answer[:300]!r}.")
+    return answer
+
+
+def _ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("POST", subject.path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
-        answer = response.read()
+        return response.status, response.read()
     finally:
         connection.close()
-    with contextlib.suppress(ValueError):
-        if response.status == 200 and json.loads(answer) == expected:
-            return
-    raise MeasureError(f"{body} was answered with {response.status} {answer[:300]!r}, expected {expected}.")
 
 
 def _holder_of(port: int, pid: int) -> psutil.Process:

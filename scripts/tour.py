@@ -58,7 +58,7 @@ class Running:
                 command += ["--set", f"{key}={value}"]
         say("$ " + shlex.join([Path(command[0]).name, *command[1:]]))
         overrides = {"inference_address": inference, "management_address": management}
-        settings, _ = load_settings(CONFIG, {k: v for k, v in overrides.items() if v}, "native", {})
+        settings = load_settings(CONFIG, {key: value for key, value in overrides.items() if value}).settings
         self.inference = str(settings.inference_address)
         self.management = str(settings.management_address)
         self.metrics = str(settings.metrics_address)

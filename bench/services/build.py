@@ -86,10 +86,9 @@ def build(target: Path) -> Built:
         subprocess.run([sys.executable, str(script), "--only", "fizbuz_package"], cwd=ROOT, check=True)
     plain = target / "plain"
     plain.mkdir()
-    config = unpack(FIZBUZ, plain, MOST_BYTES).config_file
-    if config:
-        # What it says of batches and workers would win over the settings that tell the measured servers apart.
-        (plain / config).write_text("deviceType: cpu\n")
+    config = unpack(FIZBUZ, plain, MOST_BYTES).config_file or "model-config.yaml"
+    # What it says of batches and workers would win over the settings that tell the measured servers apart.
+    (plain / config).write_text("deviceType: cpu\n")
     write_archive(dict(files_below(plain)), built.store / f"{TWO_LAYERS.name}.mar", "default")
     sleep = Recipe(SLOW.name, "1.0", handler=str(Path(__file__).with_name("sleep_service.py")))
     write_archive(collect(sleep).entries, built.store / f"{SLOW.name}.mar", "default")

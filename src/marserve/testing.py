@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import functools
 import selectors
 import socket
 from collections import deque
@@ -93,6 +94,18 @@ def run(clock: FakeClock, work: Coroutine[object, object, Got]) -> Got:
     """Run ``work`` in a loop on ``clock`` and return what it returns."""
     with asyncio.Runner(loop_factory=lambda: FakeLoop(clock)) as runner:
         return runner.run(work)
+
+
+def in_fake_time(story: Callable[..., Coroutine[object, object, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine function that has a fixture ``clock``: it runs in a loop on that clock."""
+
+    @functools.wraps(story)
+    def test(**fixtures: object) -> None:
+        clock = fixtures["clock"]
+        assert isinstance(clock, FakeClock)
+        run(clock, story(**fixtures))
+
+    return test
 
 
 async def settle() -> None:

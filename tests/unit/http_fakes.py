@@ -9,6 +9,7 @@ from time import monotonic
 
 from marserve.doors.http.asgi import AsgiBridge
 from marserve.doors.http.connection import Connection, Exchange, Limits
+from marserve.doors.http.lane import ASGIApp
 
 LIMITS = Limits(header_bytes=1000, body_bytes=2000, pipeline_depth=3, pipeline_bytes=500)
 
@@ -113,18 +114,20 @@ class RecordingLane:
         self.abandoned.append(exchange)
 
 
+async def unreachable(*_: object) -> None:
+    raise AssertionError("this test does not reach the application")
+
+
 class RecordingApplication:
     """Everything takes the recording lane, but for targets below ``/asgi``."""
 
-    def __init__(self) -> None:
+    def __init__(self, asgi: ASGIApp = unreachable) -> None:
         self.fast = RecordingLane()
+        self.asgi = asgi
         self.refused: list[tuple[int, str]] = []
 
     def lane(self, method: bytes, target: bytes) -> RecordingLane | None:
         return None if target.startswith(b"/asgi") else self.fast
-
-    async def asgi(self, *_: object) -> None:
-        raise AssertionError("no test of this file reaches the application")
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         self.refused.append((status, message))
@@ -134,15 +137,15 @@ class RecordingApplication:
 class Client:
     """A connection and the other end of it."""
 
-    def __init__(self, has_eof: bool = True, **limits: float) -> None:
-        self.application = RecordingApplication()
+    def __init__(self, has_eof: bool = True, asgi: ASGIApp = unreachable, **limits: float) -> None:
+        self.application = RecordingApplication(asgi)
         self.lane = self.application.fast
         self.transport = FakeTransport(has_eof)
         self.loop = FakeLoop()
         self.open_count = 0
         self.limits = replace(LIMITS, **limits)  # type: ignore[arg-type]
-        bridge = AsgiBridge(self.application, self.limits.body_bytes)
-        self.connection = Connection(self.application, bridge, self.limits, self.loop, self._made, self._lost)  # type: ignore[arg-type]
+        self.bridge = AsgiBridge(self.application, self.limits.body_bytes)
+        self.connection = Connection(self.application, self.bridge, self.limits, self.loop, self._made, self._lost)  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def _made(self, connection: Connection) -> None:

@@ -122,7 +122,9 @@ class FakeManagement(ManagementPlane):
 
 
 def archive_of(location: str, version: str = "1.0", signature: object = SIGNATURE) -> OpenedArchive:
-    manifest = Manifest(family="torchserve", model_name=location.partition(".")[0], version=version, handler="service")
+    manifest = Manifest(
+        family="torchserve", model_name=location.partition(".")[0], version=version, handler="service"
+    )
     parsed = None if signature is None else Signature.parse(signature)
     return OpenedArchive(location, "/unpacked", "ab12", manifest, parsed)
 
@@ -196,4 +198,3 @@ class Served:
         start, *rest = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], names, b"".join(part["body"] for part in rest))
-

@@ -181,7 +181,7 @@ def test_a_named_file_outside_of_the_archive_is_refused(tmp_path: Path, name: st
 def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, "MAR-INF/MANIFEST.json", text)
 
-    with pytest.raises(ManifestError, match="MANIFEST.json cannot be read as JSON"):
+    with pytest.raises(ManifestError, match=r"MANIFEST\.json cannot be read as JSON"):
         read_manifest(tmp_path)
 
 

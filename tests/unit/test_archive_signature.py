@@ -51,7 +51,11 @@ def test_schema_is_a_valid_schema_that_knows_the_data_types_of_the_parser() -> N
     assert schema["$defs"]["tensor"]["properties"]["data_type"]["enum"] == list(DATA_TYPES)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("signature/[!s]*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(ROOT.glob("signature/*.json")) - {ROOT / "signature/signature.schema.json"}),
+    ids=lambda path: path.name,
+)
 def test_signatures_of_the_worked_archives_are_valid(path: Path) -> None:
     validate(json.loads(path.read_text()))
 

@@ -296,6 +296,17 @@ def test_models_are_listed_by_name_a_page_at_a_time(dialect: str) -> None:
     assert "nextPageToken" not in second
 
 
+@pytest.mark.parametrize(("dialect", "has_token"), [("native", False), ("torchserve", True), ("mms", True)])
+def test_only_the_old_servers_clients_get_a_token_on_a_page_that_ends_with_the_last_model(
+    dialect: str, has_token: bool
+) -> None:
+    served = Served(dialect)
+    served.add("a")
+    served.add("b")
+
+    assert ("nextPageToken" in served.ask("GET", "/models?limit=2").json) is has_token
+
+
 @pytest.mark.parametrize("dialect", OLD)
 @pytest.mark.parametrize("query", ["limit=1000", "limit=-1", "next_page_token=-5", "next_page_token=x"])
 def test_to_the_old_servers_clients_a_wrong_page_is_the_first_hundred(dialect: str, query: str) -> None:

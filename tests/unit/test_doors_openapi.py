@@ -87,7 +87,7 @@ def test_one_model_can_be_described_alone() -> None:
     management = served.ask("OPTIONS", "/models/a").json["paths"]
 
     assert set(predictions) == {"/predictions/a", "/predictions/a/1.0"}
-    assert set(management["/models/a"]) == {"get", "put", "delete", "options"}
+    assert set(management["/models/a"]) == {"get", "put", "delete"}
     assert "/models/a/{version}/set-default" in management
 
 

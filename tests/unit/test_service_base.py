@@ -51,13 +51,22 @@ def test_the_signature_checks_by_default():
         ({"data": {"a": 1}}, "a", 1),
         ({"a": 1}, "a", 1),
         ({"a": 1, "body": bytearray()}, "a", 1),
+        ({"body": bytearray(b'{"a": 1}')}, "a", 1),
+        ({"body": {"a": 1}}, "body", {"a": 1}),
     ],
 )
 def test_an_inputs_value(row, name, value):
     assert Service.value(row, name) == value
 
 
-@pytest.mark.parametrize(("row", "said"), [({"body": {"b": 1}}, "has 'b'"), ({}, "has nothing")])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"body": {"b": 1}}, "'a' is missing, the request has 'b'"),
+        ({}, "'a' is missing, the request has nothing"),
+        ({"body": bytearray(b"\x00")}, "'a' is missing: expected a JSON object, got 1 bytes that are no JSON"),
+    ],
+)
 def test_a_missing_input_is_named_with_what_came(row, said):
-    with pytest.raises(InvalidData, match=f"'a' is missing, the request {said}"):
+    with pytest.raises(InvalidData, match=said):
         Service.value(row, "a")

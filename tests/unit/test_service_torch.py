@@ -50,7 +50,9 @@ def surroundings(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def loaded(folder, weights, model_file="", specs=(("x", (2,), "float32"),), output_names=(), threads=1, cls=TorchService):
+def loaded(
+    folder, weights, model_file="", specs=(("x", (2,), "float32"),), output_names=(), threads=1, cls=TorchService
+):
     service = cls()
     service.inputs = Inputs([TensorSpec(*spec) for spec in specs]) if specs else None
     service.output_names = list(output_names)
@@ -100,9 +102,7 @@ def test_torchscript(tmp_path):
 
 
 def test_an_exported_program_with_a_free_batch(tmp_path):
-    name = exported(
-        tmp_path, Net(), (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
+    name = exported(tmp_path, Net(), (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     service = loaded(tmp_path, name)
     assert service.takes_one is False
     assert service.handle(rows([1, 1], [2, 2], [3, 3]), None) == [[2, 3], [4, 6], [6, 9]]

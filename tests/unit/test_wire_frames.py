@@ -170,6 +170,11 @@ def test_a_length_beyond_the_most_is_taken_for_garbage_not_waited_for():
         frames.FrameReader().feed(frames.HEAD.pack(frames.MAX_FRAME + 1, frames.BATCH, 0, 1, 1))
 
 
+def test_a_frame_of_no_known_kind_is_not_waited_for():
+    with pytest.raises(RemoteProtocolError, match="kind number 99"):
+        frames.FrameReader().feed(frames.HEAD.pack(1000, 99, 0, 1, 1))
+
+
 # Lies
 
 

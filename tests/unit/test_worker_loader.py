@@ -108,7 +108,7 @@ def test_a_function_is_called_once_without_data(folder, steps, handler, name):
 
 def test_a_class_may_be_named(folder, steps):
     write(folder, svc=CLASS + "    class Other(Anything):\n        pass\n    class Third(Anything):\n        pass\n")
-    entry, context = load(folder, steps, "svc:Other")
+    entry, _ = load(folder, steps, "svc:Other")
     assert entry.describe == "class Other of svc"
 
 
@@ -194,9 +194,7 @@ def test_steps_are_told_whoever_calls_them_and_closed_when_they_raise(folder, st
     failure = answer(entry, context, steps)
     assert "ZeroDivisionError" in failure.message
     assert failure.traceback.count("File ") == 2  # handle and inference, nothing of ours between them
-    assert steps.seen == [
-        f"{sign}{name}" for name in ("decode", "preprocess", "inference") for sign in "+-"
-    ]
+    assert steps.seen == [f"{sign}{name}" for name in ("decode", "preprocess", "inference") for sign in "+-"]
 
 
 def test_a_class_with_slots_is_served_without_spans(folder, steps):

@@ -129,7 +129,7 @@ class _Meter:
         self._progress = progress
 
     def copy(self, source: Source, size: int, write: Callable[[bytes], object]) -> None:
-        """Hand a source of ``size`` bytes to ``write`` piece by piece; one that has another size by now is refused."""
+        """Hand a source to ``write`` piece by piece; one that has not ``size`` bytes any more is refused."""
         left = size
         for chunk in _chunks(source):
             left -= len(chunk)

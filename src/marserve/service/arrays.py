@@ -88,7 +88,7 @@ class ArrayService(base.Service):
             return Separate(_alone_or_tuple([array[None] for array in item]) for item in items)
         import numpy as np
 
-        return _alone_or_tuple([np.stack(column) for column in columns])
+        return _alone_or_tuple([np.array(column) for column in columns])
 
     def inference(self, data: Any) -> Any:
         """Run the model on what ``preprocess`` gave."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, List, Optional
 
 from marserve.errors import InvalidData, PredictionException
 from marserve.service.context import Context
-from marserve.service.inputs import Inputs
+from marserve.service.inputs import WHOLE_BODY, Inputs
 
 __all__ = ["InvalidData", "PredictionException", "Row", "Service"]
 
@@ -66,14 +67,23 @@ class Service:
     def value(row: Row, name: str = "") -> Any:
         """Return the input ``name`` of a row, from a JSON body or a form's field; without a name the whole body.
 
+        A body that is JSON but did not say so is read all the same; a form's field comes as its bytes.
+
         Raises:
             InvalidData: the row has no such input.
         """
         body = row.get("body")
         if body is None:
             body = row.get("data")
-        if not name:
+        if name in ("", WHOLE_BODY):
             return body
+        if isinstance(body, (bytes, bytearray)) and name not in row:
+            try:
+                body = json.loads(bytes(body))
+            except (ValueError, RecursionError):
+                raise InvalidData(
+                    f"input {name!r} is missing: expected a JSON object, got {len(body)} bytes that are no JSON."
+                ) from None
         held = body if isinstance(body, dict) else row
         if name not in held:
             names = ", ".join(repr(key) for key in held) or "nothing"

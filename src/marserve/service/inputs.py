@@ -92,7 +92,7 @@ class Input:
         self.shape = tuple(spec.shape[1:] if is_batch_first else spec.shape)
         self.data_type = spec.data_type
         self.content_type = spec.content_type or ""
-        self.takes_bytes = bool(self.content_type) or self.data_type in ("bytes", "string", "json")
+        self.takes_bytes = bool(self.content_type) or self.data_type in ("bytes", "string", *_OPEN_TYPES)
         self.array_type = _ARRAY_TYPES.get(self.data_type, self.data_type)
         self.minimum, self.maximum = spec.minimum, spec.maximum
         self._kinds = _KINDS.get(self.data_type, {int, float})
@@ -147,29 +147,30 @@ class Input:
         Raises:
             InvalidData: type, shape or range do not fit.
         """
-        if self.data_type in _OPEN_TYPES or self.raw(value) is not None:
+        if self.takes_bytes and (self.data_type in _OPEN_TYPES or self.raw(value) is not None):
             return
         if self.data_type == "bytes":
             self.refuse(_in_words([value]))
-        shape, leaves = self._flatten(value)
-        strange = set(map(type, leaves)) - self._kinds
-        if strange:
-            self.refuse(_in_words([leaf for leaf in leaves if type(leaf) in strange]))
+        shape, leaves, kinds = self._flatten(value)
+        if not kinds <= self._kinds:
+            self.refuse(_in_words([leaf for leaf in leaves if type(leaf) not in self._kinds]))
         if shape != self.shape and not self._fits(shape):
             self.refuse(f"shape {shape}" if shape else repr(value))
         if leaves and self._range is not None:
-            self._check_integers(leaves)
+            self._check_integers(leaves, kinds)
         if self.minimum is not None or self.maximum is not None:
             self._check_bounds(leaves)
 
-    def _flatten(self, value: object) -> Tuple[Tuple[int, ...], List[Any]]:
-        """Return the shape of nested lists and their leaves, in loops that run in C."""
+    def _flatten(self, value: object) -> Tuple[Tuple[int, ...], List[Any], Set[type]]:
+        """Return the shape of nested lists, their leaves and the leaves' types, in loops that run in C."""
         shape: List[int] = []
-        leaves: List[Any] = [value]
+        leaves: List[Any] = value if type(value) is list else [value]
+        if leaves is value:
+            shape.append(len(leaves))
         while True:
             kinds = set(map(type, leaves))
-            if not kinds & {list, tuple}:
-                return tuple(shape), leaves
+            if list not in kinds and tuple not in kinds:
+                return tuple(shape), leaves, kinds
             if not kinds <= {list, tuple} or len(set(map(len, leaves))) > 1:
                 self.refuse("rows of different lengths")
             shape.append(len(leaves[0]))
@@ -181,9 +182,9 @@ class Input:
             shape = shape[1:]
         return len(shape) == len(self.shape) and all(size in (0, found) for size, found in zip(self.shape, shape))
 
-    def _check_integers(self, leaves: List[Any]) -> None:
+    def _check_integers(self, leaves: List[Any], kinds: Set[type]) -> None:
         low, high = self._range or (0, 0)
-        if float in set(map(type, leaves)):
+        if float in kinds:
             for leaf in leaves:
                 if leaf != leaf or leaf - leaf != 0 or leaf != int(leaf):  # NaN, an infinity, a fraction
                     self.refuse(repr(leaf))
@@ -211,8 +212,11 @@ class Input:
             return np.array(raw, dtype=object)
         if self.array_type == "object":
             return np.asarray(value, dtype=object)
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, as in every framework
-            array = np.asarray(value, dtype=self.array_type)
+        try:
+            with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, as in every framework
+                array = np.asarray(value, dtype=self.array_type)
+        except OverflowError:  # an integer of more than 308 digits
+            self.refuse("an integer that no float can hold")
         return array[0] if array.ndim > len(self.shape) else array
 
 

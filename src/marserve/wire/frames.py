@@ -364,7 +364,7 @@ class FrameReader:
         """Return the frames that ``data`` completes.
 
         Raises:
-            RemoteProtocolError: a frame is longer than ``MAX_FRAME``.
+            RemoteProtocolError: a frame is longer than ``MAX_FRAME``, or of no known kind.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -382,6 +382,8 @@ class FrameReader:
             if end > size:
                 if length > MAX_FRAME:
                     raise RemoteProtocolError(f"A frame of {length} bytes is announced; {MAX_FRAME} is the most.")
+                if kind not in KINDS:  # garbage too: its length would be waited for, up to the most
+                    raise RemoteProtocolError(f"A frame of kind number {kind} is announced, which there is not.")
                 self._keep(data[at:] if at else data, HEAD_SIZE + length)
                 return frames
             frames.append((kind, flags, count, batch, data[at + HEAD_SIZE : end]))

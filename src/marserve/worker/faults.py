@@ -7,7 +7,7 @@ import os
 import traceback
 from typing import NamedTuple, Optional
 
-from marserve.errors import HandlerFault, LoadError, OutOfMemory, PredictionException, ServeError
+from marserve.errors import HandlerFault, OutOfMemory, PredictionException, ServeError
 
 #: Why a HandlerFault came about; the old servers' doors have a text for each.
 RAISED, NOT_A_LIST, WRONG_COUNT, UNSENDABLE = "raised", "not_a_list", "wrong_count", "unsendable"
@@ -51,9 +51,9 @@ def failure_of(error: Exception, style: str = "native", reason: str = RAISED) ->
             "Send smaller requests or a smaller batch, or give the worker more memory.",
             traceback=author_traceback(error),
         )
-    if isinstance(error, (HandlerFault, LoadError)):
+    if isinstance(error, HandlerFault):
         trace = error.traceback or author_traceback(error)
-        return Failure(error.kind, error.message, error.hint, reason=reason, traceback=trace)
+        return Failure(error.kind, error.message, error.hint, reason=error.fault or reason, traceback=trace)
     if isinstance(error, ServeError):
         return Failure(error.kind, error.message, error.hint)
     return Failure(

@@ -15,12 +15,13 @@ from types import ModuleType, TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Type, Union
 
 import marserve
+from marserve import errors
 from marserve.archive.config import load_config
 from marserve.archive.manifest import Manifest, manifest_root, read_manifest
 from marserve.archive.reader import archive_format, unpack
 from marserve.archive.signature import Signature, load_signature
 from marserve.archive.sink import MAX_BYTES
-from marserve.errors import HandlerFault, LoadError, PredictionException, ServeError, by_kind
+from marserve.errors import HandlerFault, LoadError, PredictionException, ServeError
 from marserve.service.codec import NATIVE, decode, encode
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import Outcome, run_batch
@@ -189,10 +190,11 @@ def _error(failure: Failure) -> ServeError:
     if failure.kind == PredictionException.kind:
         return PredictionException(failure.message, failure.code)
     hint = f"\n\n{failure.traceback}" if failure.traceback else failure.hint
-    cls = by_kind().get(failure.kind, HandlerFault)
-    if issubclass(cls, (HandlerFault, LoadError)):
-        return cls(failure.message, hint, failure.traceback)
-    return cls(failure.message, hint)
+    if failure.kind == HandlerFault.kind:
+        return HandlerFault(failure.message, hint, failure.traceback, failure.reason)
+    cls = getattr(errors, failure.kind, ServeError)  # a kind is the name of its class
+    found: ServeError = cls(failure.message, hint)
+    return found
 
 
 class _Home:
@@ -211,16 +213,26 @@ class _Home:
         """Stand in the folder for a while, then leave everything as it was."""
         before = os.getcwd()
         path = list(sys.path)
-        hidden = _take(set(self.modules) or _own_names(self._folder))
+        hidden = self._hide()
         sys.modules.update(self.modules)
+        count = len(sys.modules)
         stand_in(self._folder)
         try:
             yield
         finally:
             os.chdir(before)
             sys.path[:] = path
-            self.modules.update(_take(set(self.modules) | _names_below(self._folder)))
+            if len(sys.modules) != count:  # the service has imported something
+                self.modules.update(_take(_names_below(self._folder)))
+            for name in self.modules:
+                sys.modules.pop(name, None)
             sys.modules.update(hidden)
+
+    def _hide(self) -> Dict[str, ModuleType]:
+        """Put away the process's modules that bear the names of the archive's, and return them."""
+        if not self.modules:
+            return _take(_own_names(self._folder))
+        return {name: sys.modules.pop(name) for name in self.modules if name in sys.modules}
 
 
 def _own_names(folder: Path) -> Set[str]:

@@ -196,14 +196,13 @@ class Cycle:
                 self._end()
                 exchange.respond(status, standard_phrase(status), headers, body)
                 return
-            exchange.begin(status, standard_phrase(status), headers, length)
-            self._is_begun = True
             has_body = exchange.method != b"HEAD" and status not in (204, 304)
             self._left = length if has_body else None
-        if self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not has_more):
-                raise ValueError("The body is not as long as its content-length.")
+            self._count(body, has_more)
+            exchange.begin(status, standard_phrase(status), headers, length)
+            self._is_begun = True
+        else:
+            self._count(body, has_more)
         is_drained = exchange.chunk(body)
         if not has_more:
             self._end()
@@ -212,6 +211,12 @@ class Cycle:
             self._drained.clear()
             exchange.on_drained = self._drained.set
             await self._drained.wait()
+
+    def _count(self, body: bytes, has_more: bool) -> None:
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not has_more):
+                raise ValueError("The body is not as long as its content-length.")
 
     def _rendered(self, start: Message) -> tuple[int, bytes, int | None]:
         """Return status, header lines and told length of an answer; the connection writes its own framing."""

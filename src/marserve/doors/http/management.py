@@ -170,6 +170,8 @@ class ManagementDoor:
         given = await self._given(request, LIST)
         limit = given[LIMIT]
         page, following = self._plane.list_models(100 if limit is None else limit, given[NEXT_PAGE_TOKEN] or 0)
+        if self._replies.is_native and following == len(self._plane.registry.models):
+            following = None  # clients of the old servers expect a last, empty page; nobody else does
         return self._replies.json(
             {
                 "nextPageToken": None if following is None else str(following),

@@ -1,0 +1,134 @@
+"""Services that tests serve: each is the text of a handler file."""
+
+#: Answers what it gets; the body steers it: sleep, exit, raise in a step, wrong results, silence.
+STEERED = '''
+import os, signal, sys, time
+from marserve.service.base import Service
+
+class Steered(Service):
+    """Does what the request says, in the step that it names."""
+
+    def initialize(self, context):
+        self.context = context
+        print("the service has loaded", flush=True)
+
+    def act(self, step, data):
+        for row in data:
+            body = row.get("body")
+            if not isinstance(body, dict) or body.get("in", "inference") != step:
+                continue
+            if "sleep" in body:
+                time.sleep(body["sleep"])
+            if "raise" in body:
+                raise ValueError(body["raise"])
+            if "memory" in body:
+                raise MemoryError()
+            if "say" in body:
+                print(body["say"], flush=True)
+            if "exit" in body:
+                os._exit(body["exit"])
+            if "signal" in body:
+                os.kill(os.getpid(), body["signal"])
+                time.sleep(60)
+        return data
+
+    def check(self, item):
+        body = item.get("body")
+        if isinstance(body, dict) and "refuse" in body:
+            from marserve.errors import InvalidData
+            raise InvalidData(body["refuse"])
+
+    def preprocess(self, data):
+        return self.act("preprocess", data)
+
+    def inference(self, data):
+        return self.act("inference", data)
+
+    def postprocess(self, data):
+        return self.act("postprocess", data)
+
+    def handle(self, data, context):
+        rows = self.postprocess(self.inference(self.preprocess(data)))
+        self.act("handle", data)
+        answers = []
+        for index, row in enumerate(rows):
+            body = row.get("body")
+            if isinstance(body, dict) and "status" in body:
+                context.set_response_status(body["status"], body.get("phrase", ""), index)
+            if isinstance(body, dict) and "answer" in body:
+                answers.append(body["answer"])
+            elif isinstance(body, dict) and "size" in body:
+                answers.append(bytes(body["size"]))
+            elif isinstance(body, dict) and "unsendable" in body:
+                answers.append({1, 2})
+            else:
+                answers.append({"pid": os.getpid(), "batch": len(rows), "body": _shown(body)})
+        if any(isinstance(row.get("body"), dict) and "short" in row["body"] for row in rows):
+            answers.pop()
+        if any(isinstance(row.get("body"), dict) and "no_list" in row["body"] for row in rows):
+            return {"no": "list"}
+        return answers
+
+
+def _shown(body):
+    return {"bytes": len(body)} if isinstance(body, (bytes, bytearray)) else body
+'''
+
+#: Answers its version and process, so that routing and swaps can be seen.
+VERSIONED = '''
+import os
+
+def handle(data, context):
+    if data is None:
+        return None
+    return [{{"version": "{version}", "pid": os.getpid()}} for _ in data]
+'''
+
+#: Does not load.
+BROKEN = '''
+class Broken:
+    def initialize(self, context):
+        raise RuntimeError("the weights are from another planet")
+
+    def handle(self, data, context):
+        return data
+'''
+
+#: Ends its own process while it loads.
+EXITS_AT_LOAD = '''
+import os, sys
+
+class Exits:
+    def initialize(self, context):
+        print("about to leave", flush=True)
+        os._exit(9)
+
+    def handle(self, data, context):
+        return data
+'''
+
+#: Loads slowly; a file tells it to go on.
+GATED = '''
+import os, time
+
+class Gated:
+    def initialize(self, context):
+        while not os.path.exists(os.environ["GATE_FILE"]):
+            time.sleep(0.01)
+
+    def handle(self, data, context):
+        return ["open" for _ in data]
+'''
+
+#: Starts a process of its own, and ignores being asked to end.
+WITH_CHILD = '''
+import signal, subprocess, sys
+
+class WithChild:
+    def initialize(self, context):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+    def handle(self, data, context):
+        return [{"child": self.child.pid} for _ in data]
+'''

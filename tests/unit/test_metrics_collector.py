@@ -1,0 +1,246 @@
+"""What the collector makes of the jobs that it hears of."""
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+from metrics_fakes import VERSION, ended, samples
+
+from marserve.errors import Cancelled, HandlerFault, NoWorker, QueueFull, VersionNotFound, about
+from marserve.metrics import collector as collecting
+from marserve.metrics.collector import BUSY, IDLE, SLICE, Collector
+
+OF_VERSION = {"model": "m", "version": "1.0"}
+
+
+class FakeLoop:
+    """Keeps what is to be called, and when."""
+
+    def __init__(self) -> None:
+        self.planned: list[tuple[float, object]] = []
+
+    def call_later(self, delay, what):
+        self.planned.append((delay, what))
+        return SimpleNamespace(cancel=self.planned.clear)
+
+    def call_soon(self, what):
+        return self.call_later(0.0, what)
+
+    def run_next(self) -> float:
+        delay, what = self.planned.pop(0)
+        what()
+        return delay
+
+
+def test_telling_it_of_a_job_is_an_append_and_nothing_else() -> None:
+    collector = Collector()
+
+    assert type(collector.job_ended) is type([].append)
+
+
+def test_jobs_are_counted_by_status_and_error() -> None:
+    collector = Collector()
+    for job in (
+        ended(status=200),
+        ended(status=200),
+        ended(status=503, error=HandlerFault("no")),
+        ended(status=0, error=Cancelled("gone")),
+    ):
+        collector.job_ended(job)
+    collector.flush()
+
+    found = samples(collector)
+
+    assert found["marserve_requests_total", "m", "1.0", "200"] == 2
+    assert found["marserve_requests_total", "m", "1.0", "503"] == 1
+    assert found["marserve_requests_total", "m", "1.0", "499"] == 1
+    assert found["marserve_errors_total", "m", "1.0", "HandlerFault"] == 1
+    assert found["marserve_errors_total", "m", "1.0", "Cancelled"] == 1
+
+
+def test_times_are_measured_between_the_stamps_of_a_job() -> None:
+    collector = Collector()
+    collector.job_ended(ended(arrived=10.0, sent=10.2, done=11.0, spans=(0.01, 0.02, 0.03, 0.4, 0.05, 0.06), size=70))
+    collector.flush()
+
+    found = samples(collector)
+
+    def total(name: str, *labels: str) -> float:
+        return found[f"{name}_sum", "m", "1.0", *labels]
+
+    assert total("marserve_request_seconds") == pytest.approx(1.0)
+    assert total("marserve_queue_seconds") == pytest.approx(0.2)
+    assert total("marserve_step_seconds", "wait") == pytest.approx(0.01)
+    assert total("marserve_step_seconds", "inference") == pytest.approx(0.4)
+    assert total("marserve_step_seconds", "encode") == pytest.approx(0.06)
+    assert total("marserve_step_seconds", "wire") == pytest.approx(0.8 - 0.57)
+    assert found["marserve_request_bytes_total", "m", "1.0"] == 70
+    assert found["marserve_request_seconds_bucket", "m", "1.0", "1.0"] == 1
+    assert found["marserve_request_seconds_bucket", "m", "1.0", "0.5"] == 0
+
+
+def test_a_batch_is_counted_once_even_over_the_end_of_a_slice() -> None:
+    collector = Collector()
+    for size in (SLICE - 2, 4):  # the second batch does not fit into the first slice
+        spans = (0.001,) * 6
+        spans = tuple([*spans])
+        for _ in range(size):
+            collector.job_ended(ended(spans=spans, batch_size=size))
+    while collector.flush():
+        pass
+
+    found = samples(collector)
+
+    assert found["marserve_batch_size_count", "m", "1.0"] == 2
+    assert found["marserve_batch_size_sum", "m", "1.0"] == SLICE + 2
+    assert found["marserve_step_seconds_count", "m", "1.0", "inference"] == 2
+    assert found["marserve_request_seconds_count", "m", "1.0"] == SLICE + 2
+
+
+def test_a_job_that_no_worker_had_counts_in_no_step_and_no_queue() -> None:
+    collector = Collector()
+    collector.job_ended(ended(status=503, error=NoWorker("none"), sent=0.0, spans=(), batch_size=0))
+    collector.flush()
+
+    found = samples(collector)
+
+    assert found["marserve_queue_seconds_count", "m", "1.0"] == 0
+    assert found["marserve_batch_size_count", "m", "1.0"] == 0
+    assert found["marserve_request_seconds_count", "m", "1.0"] == 1
+
+
+def test_versions_are_told_apart() -> None:
+    collector = Collector()
+    other = SimpleNamespace(name="m", version="2.0")
+    for version in (VERSION, other, VERSION):
+        collector.job_ended(ended(version=version))
+    collector.flush()
+
+    found = samples(collector)
+
+    assert found["marserve_requests_total", "m", "1.0", "200"] == 2
+    assert found["marserve_requests_total", "m", "2.0", "200"] == 1
+
+
+def test_a_job_is_let_go_of_with_its_body_and_its_client() -> None:
+    collector = Collector()
+    job = ended()
+    collector.job_ended(job)
+    collector.flush()
+
+    assert job.parts == ()
+    assert not hasattr(job, "reply")
+
+
+def test_what_a_version_refuses_at_once_is_its_error_and_what_nobody_serves_is_not() -> None:
+    collector = Collector()
+    for error in (
+        about(QueueFull("full"), "m", "1.0"),
+        about(VersionNotFound("none"), "m", "made-up"),
+        None,
+    ):
+        collector.request_answered("ip", "POST", "/predictions/m", 503, 0.1, error)
+    collector.flush()
+
+    found = samples(collector)
+
+    assert found["marserve_errors_total", "m", "1.0", "QueueFull"] == 1
+    assert not [key for key in found if "made-up" in key]
+    assert found["marserve_http_requests_total", "503"] == 3
+
+
+def test_a_version_that_is_gone_is_told_once_more_and_then_forgotten() -> None:
+    collector = Collector()
+    collector.job_ended(ended())
+    collector.flush()
+    before = samples(collector)
+
+    collector.forget(keep=())
+
+    assert ("marserve_requests_total", "m", "1.0", "200") in before
+    assert ("marserve_requests_total", "m", "1.0", "200") not in samples(collector)
+
+
+def test_one_turn_of_the_timer_takes_one_slice_and_the_rest_follows_at_once() -> None:
+    collector, loop = Collector(), FakeLoop()
+    collector.start(loop)  # type: ignore[arg-type]
+    for _ in range(SLICE + 1):
+        collector.job_ended(ended())
+
+    delays = [loop.run_next() for _ in range(4)]
+
+    # idle until the first look, the second slice at once, then again soon, then at leisure
+    assert delays == [IDLE, 0.0, BUSY, IDLE]
+    assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == SLICE + 1
+
+
+def test_stopping_counts_what_is_left_and_ends_the_timer() -> None:
+    collector, loop = Collector(), FakeLoop()
+    collector.start(loop)  # type: ignore[arg-type]
+    for _ in range(2 * SLICE + 1):
+        collector.job_ended(ended())
+
+    collector.stop()
+
+    assert loop.planned == []
+    assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == 2 * SLICE + 1
+
+
+def test_it_runs_on_a_real_loop() -> None:
+    async def run() -> Collector:
+        collector = Collector()
+        counted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        flush = collector.flush
+
+        def noting() -> bool:
+            has_more = flush()
+            if collector.series:
+                counted.set()
+            return has_more
+
+        collector.flush = noting  # type: ignore[method-assign]
+        collector.start(loop)
+        collector.job_ended(ended())
+        await counted.wait()
+        collector.stop()
+        return collector
+
+    assert samples(asyncio.run(run()))["marserve_requests_total", "m", "1.0", "200"] == 1
+
+
+def test_access_lines_of_a_slice_are_written_in_one_go(caplog) -> None:
+    collector = Collector(has_access_log=True)
+    collector.job_ended(ended(arrived=1.0, done=1.0021, status=200))
+    collector.job_ended(ended(arrived=1.0, done=1.5, status=0, error=Cancelled("gone")))
+    collector.request_answered("192.0.2.8", "GET", "/ping", 200, 0.0004)
+
+    with caplog.at_level(logging.INFO, collecting.access_log.name):
+        collector.flush()
+
+    (record,) = caplog.records
+    assert record.getMessage().splitlines() == [
+        '192.0.2.7 "POST /predictions/m?x=1" 200 2.1',
+        '192.0.2.7 "POST /predictions/m?x=1" 499 500.0',
+        '192.0.2.8 "GET /ping" 200 0.4',
+    ]
+
+
+def test_without_an_access_log_no_line_is_made(caplog) -> None:
+    collector = Collector()
+    collector.job_ended(ended())
+
+    with caplog.at_level(logging.INFO):
+        collector.flush()
+
+    assert not caplog.records
+
+
+def test_an_access_line_has_a_bounded_length_and_a_client_without_an_address() -> None:
+    job = ended(target=b"/" + b"x" * 100_000, client="")
+
+    line = collecting._job_line(job)
+
+    assert line.startswith('- "POST /x')
+    assert len(line) < 2000
