@@ -1,9 +1,9 @@
 """Measures the connection class: a null lane beside bare httptools protocols, by wrk on the same machine.
 
-``python bench/null_http.py`` prints requests a second and the ratio to the floor at 1, 8 and 64 connections.
-Two floors: *bare* answers each message without looking at it; *reading* keeps target, headers and body as any
-server must. The CPU that the server spends on a request is told too:
-it hardly depends on what else the machine does. Rounds alternate between the servers, and the median of each is taken: the machine's speed drifts.
+``python bench/null_http.py`` prints requests a second, the CPU that the server spends on each, and how near both
+come to the floor, at 1, 8 and 64 connections. Two floors: *bare* answers each message without looking at it;
+*reading* keeps target, headers and body, as any server must. The CPU hardly depends on what else the machine does,
+the requests a second do. Rounds alternate between the servers, and the median of each is taken: speed drifts.
 """
 
 from __future__ import annotations
@@ -146,10 +146,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder, "post.lua")
             script.write_text(SCRIPT)
-            print("                rps of                    |  CPU microseconds a request of | rps to     | CPU to")
             print(
-                "connections     bare   reading  marserve  |  bare  reading  marserve       | bare  read. | bare  read."
+                f"{'connections':11}  {'server':8}  {'rps':>8}  {'CPU us':>6}  {'rps/bare':>8}  {'rps/reading':>11}",
+                end="",
             )
+            print(f"  {'CPU bare/':>9}  {'CPU reading/':>12}")
             for connections in options.connections:
                 rounds = [
                     [
@@ -160,16 +161,16 @@ def main() -> None:
                     ]
                     for _ in range(options.rounds)
                 ]
-                bare, reading, ours = (
+                medians = [
                     tuple(statistics.median(values) for values in zip(*column, strict=True))
                     for column in zip(*rounds, strict=True)
-                )
-                print(
-                    f"{connections:>11} {bare[0]:>8,.0f}  {reading[0]:>8,.0f}  {ours[0]:>8,.0f}  |"
-                    f" {bare[1]:>5.2f} {reading[1]:>8.2f} {ours[1]:>9.2f}       |"
-                    f" {ours[0] / bare[0]:.2f}  {ours[0] / reading[0]:.2f}  | {bare[1] / ours[1]:.2f}  {reading[1] / ours[1]:.2f}",
-                    flush=True,
-                )
+                ]
+                for kind, (rps, cpu) in zip(kinds, medians, strict=True):
+                    ratios = [rps / medians[0][0], rps / medians[1][0], medians[0][1] / cpu, medians[1][1] / cpu]
+                    shown = "  ".join(
+                        f"{ratio:{width}.2f}" for ratio, width in zip(ratios, (8, 11, 9, 12), strict=True)
+                    )
+                    print(f"{connections:11}  {kind:8}  {rps:8,.0f}  {cpu:6.2f}  {shown}", flush=True)
     finally:
         for server in servers.values():
             server.kill()

@@ -23,6 +23,8 @@ class Contender:
         settings: for marserve, beside ``marserve.properties``; the running server is asked whether it kept them.
         application: for uvicorn, ``module:name``.
         processes: for a loop, how many run at once.
+        stretch: how many times as long as others it is measured; the first answers of a slow service come late, and
+            count against it the less the longer the load lasts.
         shows_rest: whether its memory and its time to the first answer are taken.
     """
 
@@ -34,6 +36,7 @@ class Contender:
     settings: Mapping[str, str] = field(default_factory=dict)
     application: str = ""
     processes: int = 1
+    stretch: int = 1
     shows_rest: bool = False
 
 
@@ -78,8 +81,9 @@ CONTENDERS = (
         SLOW,
         (MANY,),
         {"batch_size": "1", "default_workers_per_model": "2"},
+        stretch=3,
     ),
-    Contender("loops", "loop", "two bare loops, 20 ms a call", SLOW, processes=2),
+    Contender("loops", "loop", "two bare loops, 20 ms a call", SLOW, processes=2, stretch=3),
 )
 
 #: A cell is a contender under one load: ``asgi@64``; or ``marserve@rest``, and ``loops@0`` without a client.

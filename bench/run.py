@@ -76,7 +76,7 @@ def _measure_one(
     contender: Contender, built: Built, effort: Effort, found: dict[str, dict[str, float]], void: dict[str, str]
 ) -> None:
     if contender.kind == "loop":
-        found[cell(contender.key, 0)] = {"rps": run_loops(contender, built, effort.seconds)}
+        found[cell(contender.key, 0)] = {"rps": run_loops(contender, built, effort.seconds * contender.stretch)}
         return
     with running(contender, built) as server:
         if contender.shows_rest:
@@ -95,7 +95,7 @@ def _measure_one(
 def _load(contender: Contender, server: Running, connections: int, effort: Effort) -> load.Findings:
     target = load.Target(server.port, contender.subject.path, contender.subject.body)
     load.put_load(target, connections, WARM_UP, effort.tool)
-    return load.put_load(target, connections, effort.seconds, effort.tool)
+    return load.put_load(target, connections, effort.seconds * contender.stretch, effort.tool)
 
 
 def _in_words(errors: dict[str, int]) -> str:

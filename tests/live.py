@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,14 +73,15 @@ class LiveServer:
     ) -> None:
         self.lines: list[str] = []
         self._heard: queue.Queue[str] = queue.Queue()
-        values = {**ADDRESSES, "cache_folder": cache or store.parent / "cache", **(settings or {})}
+        self._own = tempfile.TemporaryDirectory(prefix="marserve-test-")
+        values = {**ADDRESSES, "cache_folder": cache or Path(self._own.name) / "cache", **(settings or {})}
         program = str(Path(sys.executable).with_name(command[0]))
         arguments = [program, *command[1:], "--model-store", str(store)]
         if models:
             arguments += ["--models", models]
         for key, value in values.items():
             arguments += ["--set", f"{key}={value}"]
-        arguments += ["--pid-file", str(store.parent / f"server-{id(self)}.pid")]
+        arguments += ["--pid-file", str(Path(self._own.name) / "server.pid")]
         self.process = subprocess.Popen(
             arguments,
             stdout=subprocess.PIPE,
@@ -182,6 +184,7 @@ class LiveServer:
             if self.process.poll() is None:
                 self.process.kill()
         self._reader.join(PATIENCE)
+        self._own.cleanup()
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code

@@ -142,7 +142,12 @@ class Server:
             arguments += ["--store", str(settings.model_store.resolve())]
         for pattern in settings.allowed_urls:
             arguments += ["--allowed-url", pattern]
+        if settings.dialect == "mms":
+            arguments.append("--replace")  # Multi Model Server downloads again what its store has already
         found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
+        warnings = found.get("warnings")
+        for warning in warnings if isinstance(warnings, list) else ():
+            log.warning("%s: %s", location, warning)
         signature = found.get("signature")
         config = found.get("config")
         return OpenedArchive(

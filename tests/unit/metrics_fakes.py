@@ -1,6 +1,6 @@
 """Jobs that have ended, and the metrics that come of them, read back."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -8,7 +8,14 @@ from marserve.batching.job import Job, JobState
 from marserve.metrics.collector import Collector
 from marserve.metrics.exposition import pieces
 
-VERSION = SimpleNamespace(name="m", version="1.0")
+
+@dataclass(frozen=True)
+class Version:
+    name: str = "m"
+    version: str = "1.0"
+
+
+VERSION = Version()
 
 
 def ended(

@@ -5,13 +5,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from metrics_fakes import VERSION, ended, samples
+from metrics_fakes import VERSION, Version, ended, samples
 
 from marserve.errors import Cancelled, HandlerFault, NoWorker, QueueFull, VersionNotFound, about
 from marserve.metrics import collector as collecting
 from marserve.metrics.collector import BUSY, IDLE, SLICE, Collector
-
-OF_VERSION = {"model": "m", "version": "1.0"}
 
 
 class FakeLoop:
@@ -83,8 +81,7 @@ def test_times_are_measured_between_the_stamps_of_a_job() -> None:
 def test_a_batch_is_counted_once_even_over_the_end_of_a_slice() -> None:
     collector = Collector()
     for size in (SLICE - 2, 4):  # the second batch does not fit into the first slice
-        spans = (0.001,) * 6
-        spans = tuple([*spans])
+        spans = tuple([0.001] * 6)
         for _ in range(size):
             collector.job_ended(ended(spans=spans, batch_size=size))
     while collector.flush():
@@ -112,7 +109,7 @@ def test_a_job_that_no_worker_had_counts_in_no_step_and_no_queue() -> None:
 
 def test_versions_are_told_apart() -> None:
     collector = Collector()
-    other = SimpleNamespace(name="m", version="2.0")
+    other = Version(name="m", version="2.0")
     for version in (VERSION, other, VERSION):
         collector.job_ended(ended(version=version))
     collector.flush()
@@ -185,6 +182,18 @@ def test_stopping_counts_what_is_left_and_ends_the_timer() -> None:
 
     assert loop.planned == []
     assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == 2 * SLICE + 1
+
+
+def test_a_job_that_cannot_be_counted_does_not_end_the_counting(caplog) -> None:
+    collector, loop = Collector(), FakeLoop()
+    collector.start(loop)  # type: ignore[arg-type]
+    collector.job_ended(ended(version=object()))
+    loop.run_next()
+    collector.job_ended(ended())
+    loop.run_next()
+
+    assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == 1
+    assert "could not be counted" in caplog.text
 
 
 def test_it_runs_on_a_real_loop() -> None:

@@ -1,8 +1,6 @@
 """The text of the metrics address."""
 
-from types import SimpleNamespace
-
-from metrics_fakes import VERSION, ended, samples
+from metrics_fakes import VERSION, Version, ended, samples
 from prometheus_client.parser import text_string_to_metric_families
 
 import marserve
@@ -16,7 +14,7 @@ READING = Reading("m", "1.0", 3, 100, 2, {"ready": 1, "loading": 2}, 3, 4)
 
 def filled() -> Collector:
     collector = Collector()
-    other = SimpleNamespace(name="n", version="2.0")
+    other = Version(name="n", version="2.0")
     for version in (VERSION, other):
         collector.job_ended(ended(version=version, status=500, error=HandlerFault("no")))
     collector.request_answered("ip", "GET", "/ping", 200, 0.001)
@@ -77,7 +75,7 @@ def test_only_what_is_asked_for_is_given() -> None:
 
 def test_a_label_cannot_break_the_text() -> None:
     collector = Collector()
-    collector.job_ended(ended(version=SimpleNamespace(name='a"b\n\\c', version="1.0")))
+    collector.job_ended(ended(version=Version(name='a"b\n\\c', version="1.0")))
     collector.flush()
 
     assert samples(collector)["marserve_requests_total", 'a"b\n\\c', "1.0", "200"] == 1

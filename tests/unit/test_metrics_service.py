@@ -1,10 +1,9 @@
 """The metrics that services report themselves."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
-from metrics_fakes import VERSION, samples
+from metrics_fakes import VERSION, Version, samples
 
 from marserve.metrics import service
 from marserve.metrics.collector import Collector
@@ -50,7 +49,7 @@ def test_a_histogram_of_a_service_has_buckets() -> None:
 
 def test_versions_that_report_the_same_name_are_told_apart() -> None:
     collector = told({"value": 1.0})
-    told({"value": 2.0}, version=SimpleNamespace(name="n", version="1.0"), collector=collector)
+    told({"value": 2.0}, version=Version(name="n", version="1.0"), collector=collector)
 
     found = samples(collector)
 

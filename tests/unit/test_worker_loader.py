@@ -292,6 +292,17 @@ def test_what_the_authors_code_raises_is_shown_truly(folder, steps, text, messag
     assert caught.value.hint
 
 
+def test_a_file_outside_the_archive_is_no_handler(folder, steps):
+    inner = folder / "inner"
+    inner.mkdir()
+    write(folder, svc=CLASS)
+    stand_in(inner)
+    sys.path.remove(str(folder))
+    for handler in ("../svc.py", f"{folder}/svc.py"):
+        with pytest.raises(LoadError, match="is no Python file of the archive"):
+            load(inner, steps, handler)
+
+
 def test_a_missing_module_is_named_in_the_hint(folder, steps):
     write(folder, svc="import no_such_thing")
     with pytest.raises(LoadError) as caught:

@@ -20,6 +20,7 @@ from marserve.errors import BusyError, ServeError
 from marserve.metrics.series import NO_ANSWER, VersionSeries
 from marserve.metrics.service import ServiceMetrics
 
+log = logging.getLogger("marserve.metrics")
 #: Gets the access lines, many a call, with a line feed between; each is ``ip "METHOD target" status milliseconds``.
 access_log = logging.getLogger("marserve.access")
 
@@ -96,7 +97,7 @@ class Collector:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop = None
-        while self.flush():
+        while self._flush_surely():
             pass
 
     def _tick(self) -> None:
@@ -104,10 +105,17 @@ class Collector:
         if loop is None:
             return
         has_heard = bool(self._jobs or self._answered or self._reports)
-        if self.flush():
+        if self._flush_surely():
             self._timer = loop.call_soon(self._tick)
         else:
             self._timer = loop.call_later(BUSY if has_heard else IDLE, self._tick)
+
+    def _flush_surely(self) -> bool:
+        try:
+            return self.flush()
+        except Exception:  # without a next look, what gathers would fill the memory
+            log.exception("Some requests could not be counted.")
+            return True
 
     def flush(self) -> bool:
         """Count one slice of what has gathered; return whether there is more."""

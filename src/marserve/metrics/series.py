@@ -45,6 +45,8 @@ class VersionSeries:
     def add(self, jobs: Sequence[Job]) -> None:
         """Count jobs that have ended, in the order of their ends."""
         self.codes.update(map(_status, jobs))
+        if 0 in self.codes:
+            self.codes[NO_ANSWER] += self.codes.pop(0)
         self.bytes += sum([job.size for job in jobs])
         self.request.add([job.done - job.arrived for job in jobs])
         self.queue.add([job.sent - job.arrived for job in jobs if job.sent])

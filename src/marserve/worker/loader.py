@@ -119,7 +119,8 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
     """Import the module of a handler; return it and the name behind the colon."""
     module_part, wanted = split_handler(handler)
     for candidate in handler_files(handler):
-        if (folder / candidate).is_file():
+        is_inside = not candidate.startswith("/") and ".." not in candidate.split("/")
+        if is_inside and (folder / candidate).is_file():
             return _guarded(handler, partial(_import_file, folder, candidate)), wanted
     target = BUILT_IN.get(handler, handler if handler.startswith("marserve.") else "")
     if target:

@@ -179,7 +179,7 @@ class Exchange:
         else:
             if headers and (headers[0] == 13 or headers.find(b"\n\r\n") >= 0):
                 raise ValueError(_SPLIT)
-            payload = b"%b%b%b%b" % (line, headers, _TAILS[size], body)
+            payload = b"%b%b%b%b" % (line, headers, _TAILS[size], body)  # type: ignore[str-format]  # takes any buffer
         self.state = DONE
         connection = self.connection
         if connection.front is not self:

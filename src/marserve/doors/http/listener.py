@@ -24,6 +24,8 @@ logger = logging.getLogger("marserve.http")
 _BACKLOG = 2048
 _SWEEP_INTERVAL = 1.0
 _SWEEP_INTERVAL_DRAINING = 0.1
+#: Turns in which the loop tells connections that they have been cut, or that it had accepted them before.
+_LAST_TURNS = 4
 #: Longest wait for the goodbye of a TLS client, seconds; the event loop's own is 30.
 _TLS_SHUTDOWN_TIMEOUT = 5.0
 
@@ -153,10 +155,13 @@ class Listener:
                 logger.warning("%s: %d requests were not answered in time.", self._name, self.exchange_count)
         cut_count = self.exchange_count
         self.close()
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
         return cut_count
 
     def close(self) -> None:
         """Stop listening and cut every connection, at once; may be called again."""
+        self._is_draining = True
         self._stop_listening()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
