@@ -163,8 +163,8 @@ def described(client: FastHttpSession, model: str) -> Load:
 
 
 def sample(schema: dict[str, Any], source: random.Random) -> Any:
-    """Return a value that a JSON Schema of a signature allows: its example, else one made up."""
-    if "examples" in schema:
+    """Return a value that a JSON Schema of a signature allows: a number in its bounds, an example, or one made up."""
+    if "examples" in schema and "minimum" not in schema:
         return source.choice(schema["examples"])
     kind = schema.get("type")
     if kind == "object":

@@ -17,8 +17,6 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 #: Sources of the packing commands: when they change, an archive may get other bytes.
 ARCHIVER_SOURCES = "src/marserve/archive"
 

@@ -23,6 +23,7 @@
     │   └── OutOfMemory            the service or the machine ran out of memory
     ├── ModelError                 the archive's author must act
     │   ├── ArchiveError           the archive cannot be read or written
+    │   │   ├── DownloadError      it cannot be fetched from its address
     │   │   ├── ManifestError      MAR-INF/MANIFEST.json is missing, broken, or names what is not there
     │   │   ├── SignatureError     signature.json does not satisfy its schema
     │   │   └── UnsafeArchive      an entry would leave its folder, is a link, or is a bomb
@@ -188,6 +189,12 @@ class ArchiveError(ModelError):
     kind = "ArchiveError"
 
 
+class DownloadError(ArchiveError):
+    """An archive cannot be fetched from where it is said to be."""
+
+    kind = "DownloadError"
+
+
 class ManifestError(ArchiveError):
     """The manifest is missing, broken, or names a file that is not there."""
 
@@ -297,11 +304,12 @@ def about(error: AnyError, model: str, version: Optional[str] = None) -> AnyErro
 
 
 def by_kind() -> Dict[str, Type[ServeError]]:
-    """Return the class that each ``kind`` names, the most general one where several share it."""
+    """Return the class that each ``kind`` names: the one of that name, else the most general one."""
     found: Dict[str, Type[ServeError]] = {}
     ahead = [ServeError]
     while ahead:
         cls = ahead.pop(0)
-        found.setdefault(cls.kind, cls)
+        if cls.__name__ == cls.kind or cls.kind not in found:
+            found[cls.kind] = cls
         ahead.extend(cls.__subclasses__())
     return found

@@ -594,12 +594,12 @@ def test_a_unix_socket_is_served_and_removed(loop_factory: Loop, tmp_path: Path)
             stale.bind(str(path))
         async with serve(address=Address("unix", path=str(path))) as served:
             assert served.address == f"unix:{path}"
+            with pytest.raises(ConfigError, match="address already in use"):
+                await Listener(served.application, LIMITS, name="inference").open(Address("unix", path=str(path)))
             peer = Peer(*await asyncio.open_unix_connection(path))
             assert (await peer.ask(post(b"/a", b"a")))[2] == b"a"
             assert served.lane.accepted[0].client == ""
             assert (await peer.ask(post(b"/asgi/echo", b"a")))[2] == b"a"
-            with pytest.raises(ConfigError, match="address already in use"):
-                await Listener(served.application, LIMITS, name="inference").open(Address("unix", path=str(path)))
             await peer.leave()
         assert not path.exists()
 

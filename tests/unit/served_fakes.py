@@ -26,6 +26,9 @@ SIGNATURE = {
     "outputs": [{"name": "next_number", "shape": [], "data_type": "string"}],
 }
 
+#: In place of a body: the client leaves before it has sent one.
+GONE = b"gone"
+
 
 @dataclass
 class FakeWorker:
@@ -174,7 +177,7 @@ class Served:
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
         return asyncio.run(self._ask(method, target, body, headers))
 
-    async def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer | None:
         path, _, query = target.partition("?")
         scope = {
             "type": "http",
@@ -186,15 +189,18 @@ class Served:
             "client": ("192.0.2.7", 4242),
         }
         sent: list[dict] = []
-        incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def receive():
-            return next(incoming)
+            if body is GONE:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message):
             sent.append(message)
 
         await self.app(scope, receive, send)
+        if not sent:
+            return None
         start, *rest = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], names, b"".join(part["body"] for part in rest))

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from served_fakes import Served
+from served_fakes import GONE, Served
 
 from marserve.doors.http.cors import cors_headers, cors_pairs
 
@@ -96,6 +96,14 @@ def test_what_nobody_foresaw_is_a_plain_sentence_outside_and_a_trace_in_the_log(
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert answer.headers["x-request-id"] in record.getMessage()
     assert "secret detail" in caplog.text
+
+
+def test_a_client_that_leaves_before_its_body_is_complete_gets_no_answer_and_no_trace(caplog) -> None:
+    served = Served()
+
+    assert served.ask("POST", "/models", GONE, content_type="application/json") is None
+    assert not caplog.records
+    assert not served.registry.models
 
 
 def test_the_observer_hears_of_every_answer() -> None:

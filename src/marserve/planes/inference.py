@@ -46,7 +46,7 @@ class InferencePlane:
         #: Models of the start-up that could not be registered: name or location -> why.
         self.startup_failures: dict[str, str] = {}
 
-    def start(
+    def job(
         self,
         name: str,
         version: str | None,
@@ -57,17 +57,23 @@ class InferencePlane:
         reply: Reply,
         arrived: float,
     ) -> Job:
-        """Accept a request; its answer reaches ``reply`` exactly once, unless this raises.
+        """Return a job for a request, for ``start``.
 
         Raises:
-            ModelNotFound, VersionNotFound, QueueFull, NoWorker, ShuttingDown: it is not accepted.
+            ModelNotFound, VersionNotFound: nobody could do it.
+        """
+        found = self._registry.find(name, version)
+        return Job(next(self._ids), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
+
+    def start(self, job: Job) -> None:
+        """Accept a job; its answer reaches its reply exactly once, maybe before this returns; unless this raises.
+
+        Raises:
+            QueueFull, NoWorker, ShuttingDown: it is not accepted.
         """
         if self.is_draining:
             raise ShuttingDown("The server is stopping.")
-        found = self._registry.find(name, version)
-        job = Job(next(self._ids), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
-        found.pool.submit(job)
-        return job
+        job.model_version.pool.submit(job)  # type: ignore[attr-defined]
 
     @staticmethod
     def give_up(job: Job) -> None:

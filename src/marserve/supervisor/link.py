@@ -43,6 +43,10 @@ class Batch:
         self.in_arena = False
 
 
+#: A batch that came back: itself, its jobs in the order of the answers, the answers and their bodies, spans, service time.
+_Answered = tuple[Batch, list[Job], list[frames.AnswerIn], list[bytes], tuple[float, ...], float]
+
+
 class LinkOwner(Protocol):
     """Who is told what comes over a link: the worker in its pool."""
 
@@ -199,90 +203,108 @@ class Link:
             return
         except OSError:
             data = b""
+        self._take_in(data)
+
+    def await_answer(self, seconds: float) -> None:
+        """Look for an answer without going back to the loop, at most so long.
+
+        For a lone request to a quick service: the loop would go to sleep and be woken again, which takes longer
+        than the answer.
+        """
+        receive = self._inbox.receive
+        end = time.perf_counter() + seconds
+        while True:
+            try:
+                data = receive()
+            except (BlockingIOError, InterruptedError):
+                if time.perf_counter() >= end:
+                    return
+            except OSError:
+                return  # the loop will hear of it
+            else:
+                self._take_in(data)
+                return
+
+    def _take_in(self, data: bytes) -> None:
+        answered: list[_Answered] = []
         try:
             if not data:
                 raise RemoteProtocolError("The worker closed its link.")
-            answered = False
-            for kind, flags, count, number, body in self._reader.feed(data):
+            for kind, _flags, count, number, body in self._reader.feed(data):
                 if kind == frames.ANSWER and self._state == "ready":
-                    self._on_result(number, flags, count, body)
-                    answered = True
+                    self._on_result(number, count, body, answered)
                 else:
                     self._on_control(kind, body)
         except ServeError as error:
+            self._hand_back(answered)
             self.close()
             self._owner.link_lost(error)
-        else:
-            if answered:
-                self._owner.link_answered()
+            return
+        if answered:
+            # First new work for the worker, then the answers: it would else idle while they are written.
+            self._owner.link_answered()
+            self._hand_back(answered)
 
     def _on_control(self, kind: int, body: bytes) -> None:
         self._state = next_state(SERVER, self._state, kind)
         if kind == frames.LOADED:
             self._owner.link_loaded(frames.decode_message(body))
 
-    def _on_result(self, number: int, flags: int, count: int, body: bytes) -> None:
+    def _on_result(self, number: int, count: int, body: bytes, answered: list[_Answered]) -> None:
+        """Check the answers of a batch and note them; nothing in flight is let go before they are good."""
         spans, metrics, answers = frames.decode_result(body, count)
         if metrics:
             self._owner.link_metrics(metrics)
         batch = self.in_flight.get(number)
         if batch is None:
-            self.words[page.CONSUMED] = number
             return  # taken back, and run all the same: others have these jobs now
         jobs = _in_order(batch.jobs, answers)
+        bodies = [self._body(answer) for answer in answers]
         del self.in_flight[number]
-        now = time.monotonic()
         if batch.in_arena:
             self._ours.ring.give_back(number)
-        spent = self._learn(spans)
-        started = now - spent
-        if started < batch.sent:
-            started = batch.sent
-        size = len(jobs)
-        try:
-            for job, answer in zip(jobs, answers, strict=True):
-                if job.state is not JobState.ANSWERED:  # else its client went away meanwhile
-                    job.spans = spans
-                    job.started = started
-                    job.batch_size = size
-                    job.done = now
-                    self._finish(job, answer)
-        except RemoteProtocolError:
-            self.in_flight[number] = batch
-            raise
-        # Only now, with the whole batch copied out: the worker may write over its regions from here on.
         self.words[page.CONSUMED] = number
+        answered.append((batch, jobs, answers, bodies, spans, self._learn(spans)))
 
-    def _finish(self, job: Job, answer: frames.AnswerIn) -> None:
-        """Hand one answer to the job that it is for."""
-        if answer.flags & frames.ERROR:
-            job.state = JobState.ANSWERED
-            job.fail(_error(answer))
-        else:
-            if not answer.parts:
-                raise RemoteProtocolError(f"The answer of job {job.id} has no part.")
-            part = answer.parts[0]
-            content = part.body
-            if type(content) is not bytes:
-                content = self._copy_out(content)
-            headers = frames.split_headers(answer.meta)
-            if part.content_type:
-                headers += (b"content-type", part.content_type)
-            job.state = JobState.ANSWERED
-            job.status = answer.status
-            try:
-                job.reply.answer(answer.status, answer.phrase, headers, content)
-            except Exception as error:  # e.g. a status that HTTP does not have; the others of the batch go on
-                log.exception("The answer of %r could not be sent.", job)
-                job.fail(HandlerFault(f"The service's answer cannot be sent: {error}"))
-        self._owner.job_ended(job)
-
-    def _copy_out(self, placed: frames.Placed | bytes) -> bytes:
-        assert isinstance(placed, frames.Placed)
+    def _body(self, answer: frames.AnswerIn) -> bytes:
+        """Return the body of an answer, copied out of the arena when it is there."""
+        body = answer.parts[0].body if answer.parts else b""
+        if type(body) is bytes:
+            return body
+        assert isinstance(body, frames.Placed)
         try:
-            return bytes(self._theirs.view(placed.offset, placed.length))
+            return bytes(self._theirs.view(body.offset, body.length))
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from error
+
+    def _hand_back(self, answered: list[_Answered]) -> None:
+        """Hand every answer to the job that it is for."""
+        now = time.monotonic()
+        ended = self._owner.job_ended
+        for batch, jobs, answers, bodies, spans, spent in answered:
+            started = now - spent
+            if started < batch.sent:
+                started = batch.sent
+            size = len(jobs)
+            for job, answer, body in zip(jobs, answers, bodies, strict=True):
+                if job.state is JobState.ANSWERED:
+                    continue  # its client went away meanwhile
+                job.state = JobState.ANSWERED
+                job.spans = spans
+                job.started = started
+                job.batch_size = size
+                job.done = now
+                if answer.flags & frames.ERROR:
+                    job.error = error = _error(answer)
+                    job.reply.fail(error)
+                else:
+                    job.status = answer.status
+                    headers = frames.split_headers(answer.meta)
+                    content_type = answer.parts[0].content_type
+                    if content_type:
+                        headers += (b"content-type", content_type)
+                    job.reply.answer(answer.status, answer.phrase, headers, body)
+                ended(job)
 
     def _learn(self, spans: Sequence[float]) -> float:
         """Set the depth from the recent maximum of the service time: one slow batch ends the work ahead.

@@ -29,6 +29,12 @@ SLOW_FACTOR = 10.0
 LOOK_AHEAD = 0.005
 #: How often deadlines and timeouts are looked at otherwise, seconds.
 LOOK = 0.1
+#: Requests in a row that must have come alone before the answer to the next is awaited in place.
+ALONE = 16
+#: Seconds that must lie between an awaited answer and the next request for that to have come alone.
+APART = 0.00001
+#: Slowest service whose answer is awaited, and how long it is, seconds.
+QUICK, AWAIT = 0.0001, 0.00015
 #: Tries of a worker that dies while it loads before the version counts as failed: a service that ends its own
 #: process never gets as far as an error that could be told.
 LOAD_TRIES = 3
@@ -97,6 +103,9 @@ class Pool:
         self._changed: set[asyncio.Future[None]] = set()
         # Dispatch
         self._has_tick = False
+        #: requests in a row that came alone, and when the answer to the last of them was awaited
+        self._alone = 0
+        self._awaited = 0.0
         self._wake: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self.restart_count = 0
@@ -171,6 +180,21 @@ class Pool:
                 return
         self._has_tick = True
         self._loop.call_soon(self._tick)
+
+    def _is_alone(self, arrived: float, link: Link) -> bool:
+        """Whether requests come one at a time to a service that answers at once.
+
+        A request that arrives in the very moment in which the answer to another was awaited was there before:
+        then clients do come together, and whoever waits here keeps the others waiting.
+        """
+        if arrived - self._awaited < APART or len(link.in_flight) != 1:
+            self._alone = 0
+            return False
+        self._alone += 1
+        if self._alone < ALONE or link.slowest > QUICK or not link.words[page.POLL_MICROSECONDS]:
+            self._awaited = 0.0
+            return False
+        return True
 
     def _refuse_if_hopeless(self) -> None:
         if self.is_draining:

@@ -189,9 +189,13 @@ class Loop:
                 return False
             while data:
                 received = time.perf_counter()
-                for frame in self._reader.feed(data):
+                found = self._reader.feed(data)
+                half = len(found) // 2
+                for index, frame in enumerate(found):
                     kind = frame[0]
                     if kind == frames.BATCH:
+                        if index == half and self._out:
+                            self._flush()  # while the rest runs, the server answers these and sends new ones
                         self._run(frame, received)
                     elif kind == frames.STOP:
                         self._flush()

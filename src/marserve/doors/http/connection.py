@@ -29,9 +29,7 @@ logger = logging.getLogger("marserve.http")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Lengths of the header names that ``_watch`` knows: asking for the length alone spares most headers the look-up.
-_WATCHED = frozenset(
-    (len("expect"), len("upgrade"), len("connection"), len("content-length"), len("transfer-encoding"))
-)
+_WATCHED = frozenset((len("expect"), len("upgrade"), len("connection"), len("transfer-encoding")))
 #: Input is parsed in slices, so that limits between requests hold: the parser cannot be stopped inside one.
 _SLICE = 16_384
 #: Longest lingering of a connection while the server drains, seconds: many clients never close their side.

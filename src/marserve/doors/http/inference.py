@@ -89,7 +89,7 @@ class PredictionLane:
         pieces = exchange.pieces
         body = pieces[0] if len(pieces) == 1 else pieces if exchange.size > 65536 else b"".join(pieces)
         try:
-            exchange.owner = reply.job = self.door.plane.start(
+            exchange.owner = reply.job = job = self.door.plane.job(
                 self.model_of(exchange, content_type),
                 self._version,
                 self._kind,
@@ -99,13 +99,12 @@ class PredictionLane:
                 reply,
                 exchange.arrived,
             )
+            job.target = exchange.target
+            job.method = exchange.method
+            job.client = _host(exchange)
+            self.door.plane.start(job)
         except ServeError as error:
             self.door.refused(exchange, reply.fail(error), error)
-            return
-        job = reply.job
-        job.target = exchange.target
-        job.method = exchange.method
-        job.client = _host(exchange)
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
         """Return the name of the model that a request is for."""
