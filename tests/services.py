@@ -75,27 +75,27 @@ def _shown(body):
 '''
 
 #: Answers its version and process, so that routing and swaps can be seen.
-VERSIONED = '''
+VERSIONED = """
 import os
 
 def handle(data, context):
     if data is None:
         return None
     return [{{"version": "{version}", "pid": os.getpid()}} for _ in data]
-'''
+"""
 
 #: Does not load.
-BROKEN = '''
+BROKEN = """
 class Broken:
     def initialize(self, context):
         raise RuntimeError("the weights are from another planet")
 
     def handle(self, data, context):
         return data
-'''
+"""
 
 #: Ends its own process while it loads.
-EXITS_AT_LOAD = '''
+EXITS_AT_LOAD = """
 import os, sys
 
 class Exits:
@@ -105,10 +105,10 @@ class Exits:
 
     def handle(self, data, context):
         return data
-'''
+"""
 
 #: Loads slowly; a file tells it to go on.
-GATED = '''
+GATED = """
 import os, time
 
 class Gated:
@@ -118,10 +118,10 @@ class Gated:
 
     def handle(self, data, context):
         return ["open" for _ in data]
-'''
+"""
 
 #: Starts a process of its own, and ignores being asked to end.
-WITH_CHILD = '''
+WITH_CHILD = """
 import signal, subprocess, sys
 
 class WithChild:
@@ -131,4 +131,4 @@ class WithChild:
 
     def handle(self, data, context):
         return [{"child": self.child.pid} for _ in data]
-'''
+"""

@@ -15,6 +15,9 @@ from typing import Dict, List, Optional, TextIO, Union
 #: Name of the log in the folder that ``log_location`` names.
 FILE_NAME = "marserve.log"
 
+#: Logger of the access lines, whose records hold many lines: they are gathered, because one call each costs too much.
+ACCESS = "marserve.access"
+
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 #: Marks the handlers that ``configure`` set, so that a second call replaces them and nobody else's.
 _MARK = "marserve"
@@ -59,8 +62,22 @@ def _moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
 
+def _gathered(record: logging.LogRecord) -> List[str]:
+    """Return the requests that an access record tells about, one a line; of any other record its message."""
+    message = record.getMessage()
+    return message.split("\n") if record.name == ACCESS else [message]
+
+
 class _TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.123+00:00 WARNING marserve.supervisor: a worker died``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end; one for each of the requests that an access record gathers."""
+        lines = _gathered(record)
+        if len(lines) == 1:
+            return super().format(record)
+        prefix = f"{_moment(record)} {record.levelname:7} {record.name}: "
+        return prefix + f"\n{prefix}".join(lines)
 
     def formatTime(self, record: logging.LogRecord, datefmt: Optional[str] = None) -> str:  # noqa: N802
         """Return the moment of the event, not of the writing."""
@@ -71,12 +88,15 @@ class _JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line, without its end; one for each of the requests that an access record gathers."""
+        return "\n".join(self._line(record, message) for message in _gathered(record))
+
+    def _line(self, record: logging.LogRecord, message: str) -> str:
         line: Dict[str, str] = {
             "time": _moment(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

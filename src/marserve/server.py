@@ -94,7 +94,7 @@ class Server:
     def _build(self, runtime: Path) -> None:
         settings = self._settings
         self._registry = Registry()
-        self._observer = Collector()
+        self._observer = Collector(settings.access_log)
         self._gate = Gate(runtime / "gate.sock")
         self.inference = InferencePlane(self._registry)
         environment = worker_environment(settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from live import ROOT, LiveServer, all_gone, descendants, launched, make_archive, serving
 from services import STEERED, VERSIONED
 
@@ -51,7 +52,9 @@ def test_every_number_is_answered_right_and_the_same_by_all_three(server: LiveSe
     assert answers == [json.dumps({"next_number": word(n + 1)}, separators=(",", ":")).encode() for n in range(1023)]
 
 
-@pytest.mark.parametrize("value", [{"input.1": 1023}, {"input.1": -1}, {"input.1": "x"}, {"other": 1}, {"input.1": 1.5}, [1], 7])
+@pytest.mark.parametrize(
+    "value", [{"input.1": 1023}, {"input.1": -1}, {"input.1": "x"}, {"other": 1}, {"input.1": 1.5}, [1], 7]
+)
 def test_bad_numbers_are_refused_with_the_reason(server: LiveServer, value: object) -> None:
     answer = server.predict("fizbuz_package", value)
     assert answer.status_code == 400

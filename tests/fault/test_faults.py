@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
 from live import ADDRESSES, LiveServer, all_gone, descendants, launched, make_archive, serving
 from services import BROKEN, EXITS_AT_LOAD, GATED, STEERED, WITH_CHILD
 
@@ -108,7 +109,9 @@ def test_a_wrong_content_type_reaches_the_service_as_bytes(server: LiveServer) -
 
 def test_a_refused_item_is_refused_alone(server: LiveServer) -> None:
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(server.predict, "batched", body) for body in ({"refuse": "no"}, {"a": 1}, {"a": 2}, {"a": 3})]
+        asked = [
+            pool.submit(server.predict, "batched", body) for body in ({"refuse": "no"}, {"a": 1}, {"a": 2}, {"a": 3})
+        ]
         first, *others = [one.result() for one in asked]
     assert refusal(first, 400, "InvalidData").startswith("no")
     assert [other.status_code for other in others] == [200] * 3
@@ -167,6 +170,7 @@ def test_the_last_line_of_a_dead_worker_is_told(server: LiveServer) -> None:
 
 def test_only_the_running_batch_of_a_dead_worker_is_answered_with_an_error(server: LiveServer) -> None:
     """One worker with much in its hands: whoever is not to blame is run again and answered."""
+
     def ask(number: int) -> httpx.Response:
         return server.predict("narrowless", {"n": number} if number != 20 else {"exit": 3})
 
@@ -176,7 +180,9 @@ def test_only_the_running_batch_of_a_dead_worker_is_answered_with_an_error(serve
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(ask, range(40)))
     assert [answer.status_code for answer in answers] == [500 if n == 20 else 200 for n in range(40)]
-    assert [answer.json()["body"]["n"] for n, answer in enumerate(answers) if n != 20] == [n for n in range(40) if n != 20]
+    assert [answer.json()["body"]["n"] for n, answer in enumerate(answers) if n != 20] == [
+        n for n in range(40) if n != 20
+    ]
     assert server.manage("DELETE", "/models/narrowless").status_code == 200
 
 
@@ -214,7 +220,8 @@ def test_a_client_that_goes_away_frees_its_place(server: LiveServer) -> None:
     running = socket.create_connection((host, int(port)))
     waiting = [socket.create_connection((host, int(port))) for _ in range(2)]
     body = b'{"sleep": 2}'
-    request = b"POST /predictions/narrow HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    head = b"POST /predictions/narrow HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n%s"
     for client in (running, *waiting):
         client.sendall(request % (len(body), body))
     server.until("the queue is full", lambda: server.describe("narrow")["jobQueueStatus"]["pendingRequests"] == 2)

@@ -210,9 +210,9 @@ def test_mms_texts(error: ServeError, status: int, type: str, message: str) -> N
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 def test_a_failed_load_shows_the_authors_traceback_and_a_failed_prediction_does_not(dialect: Dialect) -> None:
-    load = json.loads(dialect.error_body(LoadError("x", traceback="Traceback …")).body)
+    load = json.loads(dialect.error_body(LoadError("x", traceback="Traceback …\n  boom")).body)
     prediction = json.loads(dialect.error_body(HandlerFault("x", traceback="Traceback …")).body)
-    assert load["traceback"] == "Traceback …"
+    assert load["traceback"] == ["Traceback …", "  boom"]
     assert "traceback" not in prediction
 
 

@@ -11,7 +11,6 @@ from marserve.testing import FakeClock, in_fake_time, settle
 from marserve.wire import frames
 from marserve.wire.streams import connect
 
-
 #: Sockets of the running test: one that fails half-way must not disturb the next.
 SOCKETS = []
 

@@ -324,7 +324,7 @@ async def test_a_job_is_not_given_to_dying_workers_for_ever(clock, bench):
     house = await bench(script=HELD).scaled(1)
     [job] = house.submit(b"a")
     for number in range(MOST_ATTEMPTS):
-        await house.pool.wait_until(lambda: house.pool.ready_count == 1)  # noqa: B023
+        await house.pool.wait_until(lambda: house.pool.ready_count == 1)
         await house.worker().next_batch()
         house.starter.processes[number].end(KILLED)
         await settle()

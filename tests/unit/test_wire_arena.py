@@ -30,7 +30,7 @@ class RingMachine(RuleBasedStateMachine):
             # An empty ring has room for everything that fits at all: no waste can build up.
             assert self.taken or length > SIZE
             return
-        assert 0 <= start
+        assert start >= 0
         assert start + length <= SIZE
         for other_start, other_end, _ in self.taken:
             assert start + length <= other_start or other_end <= start

@@ -28,6 +28,8 @@ BUILT_IN_HANDLERS = frozenset(
         "trt_llm_handler",
     )
 )
+#: Short names of services of our own library, which need no file either.
+LIBRARY_HANDLERS = frozenset(("onnx_service", "torch_service"))
 #: Handlers of the C++ runtime that come without a file.
 BUILT_IN_LSP_HANDLERS = frozenset(("BaseHandler", "TorchScriptHandler"))
 RUNTIMES = ("python", "python2", "python3", "LSP")
@@ -244,7 +246,7 @@ def is_built_in(handler: str, runtime: str = "python") -> bool:
     """Tell whether a handler is part of the server: an archive that names it carries no file of that name."""
     if runtime == "LSP":
         return handler in BUILT_IN_LSP_HANDLERS
-    return handler in BUILT_IN_HANDLERS or handler.startswith("marserve.")
+    return handler in BUILT_IN_HANDLERS or handler in LIBRARY_HANDLERS or handler.startswith("marserve.")
 
 
 def handler_files(handler: str) -> List[str]:

@@ -16,7 +16,7 @@ from typing import IO, List, Optional, Sequence
 from marserve import __version__
 from marserve.archive.reader import archive_format
 from marserve.archive.writer import replacing_file
-from marserve.errors import ArchiveError, BadRequest, ConfigError, Conflict, ModelNotFound, ServeError
+from marserve.errors import BadRequest, ConfigError, Conflict, DownloadError, ModelNotFound, ServeError
 
 #: Most bytes of a downloaded archive, where the caller sets no other limit.
 MAX_DOWNLOAD = 64 * 2**30
@@ -154,7 +154,7 @@ def download(
             out.flush()
             archive_format(Path(out.name))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ArchiveError(f"Failed to download archive from: {url}", _reason(error)) from error
+        raise DownloadError(f"Failed to download archive from: {url}", _reason(error)) from error
     return target
 
 

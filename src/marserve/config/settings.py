@@ -282,6 +282,15 @@ class Settings:
         "Folder that gets a `marserve.log`. Empty: standard error. The old servers' `LOG_LOCATION` is read too.",
     )
 
+    access_log: bool = row(
+        "Logs",
+        FLAG,
+        "false",
+        "Whether each request gets a line in the log, under the name `marserve.access`.",
+        torchserve="true",
+        mms="true",
+    )
+
     def listeners(self) -> list[tuple[Address, tuple[str, ...]]]:
         """Return each address to open with the doors behind it, of inference, management and metrics, in order.
 

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from prometheus_client.core import Metric
 
+from marserve import logs
 from marserve.batching.job import Job
 from marserve.errors import BusyError, ServeError
 from marserve.metrics.series import NO_ANSWER, VersionSeries
@@ -22,7 +23,7 @@ from marserve.metrics.service import ServiceMetrics
 
 log = logging.getLogger("marserve.metrics")
 #: Gets the access lines, many a call, with a line feed between; each is ``ip "METHOD target" status milliseconds``.
-access_log = logging.getLogger("marserve.access")
+access_log = logging.getLogger(logs.ACCESS)
 
 #: Seconds between two looks at what has gathered: while requests come, and while none do.
 BUSY, IDLE = 0.02, 0.1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from marserve.batching.job import Job, JobKind, Part, Reply
-from marserve.errors import Cancelled, ShuttingDown
+from marserve.errors import Cancelled, ServeError, ShuttingDown, about
 from marserve.models.registry import Registry
 from marserve.supervisor.lifecycle import VersionState
 
@@ -37,7 +37,8 @@ class InferencePlane:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._ids = count(1)
+        #: Draws the number of a request, for those too that are refused before they become a job.
+        self.next_id = count(1).__next__
         # A request's id is this prefix and its number: shaped like a random UUID, unique, and free to make.
         self.id_prefix = str(uuid.uuid4())[:24]
         self.is_draining = False
@@ -63,7 +64,7 @@ class InferencePlane:
             ModelNotFound, VersionNotFound: nobody could do it.
         """
         found = self._registry.find(name, version)
-        return Job(next(self._ids), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
+        return Job(self.next_id(), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
 
     def start(self, job: Job) -> None:
         """Accept a job; its answer reaches its reply exactly once, maybe before this returns; unless this raises.
@@ -73,7 +74,11 @@ class InferencePlane:
         """
         if self.is_draining:
             raise ShuttingDown("The server is stopping.")
-        job.model_version.pool.submit(job)  # type: ignore[attr-defined]
+        version = job.model_version
+        try:
+            version.pool.submit(job)  # type: ignore[attr-defined]
+        except ServeError as error:
+            raise about(error, version.name, version.version) from None  # type: ignore[attr-defined]
 
     @staticmethod
     def give_up(job: Job) -> None:

@@ -43,7 +43,8 @@ class Batch:
         self.in_arena = False
 
 
-#: A batch that came back: itself, its jobs in the order of the answers, the answers and their bodies, spans, service time.
+#: A batch that came back: itself, its jobs in the order of the answers, the answers, their bodies, spans, service
+#: time.
 _Answered = tuple[Batch, list[Job], list[frames.AnswerIn], list[bytes], tuple[float, ...], float]
 
 

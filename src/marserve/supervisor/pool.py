@@ -34,7 +34,7 @@ ALONE = 16
 #: Seconds that must lie between an awaited answer and the next request for that to have come alone.
 APART = 0.00001
 #: Slowest service whose answer is awaited, and how long it is, seconds.
-QUICK, AWAIT = 0.0001, 0.00015
+QUICK, AWAIT = 0.0005, 0.0003
 #: Tries of a worker that dies while it loads before the version counts as failed: a service that ends its own
 #: process never gets as far as an error that could be told.
 LOAD_TRIES = 3

@@ -3,13 +3,13 @@
 A frame is a head and a body, little endian throughout::
 
     head    u32 body length · u8 kind · u8 flags · u16 count · u64 batch
-    BATCH   count × job:     u64 id · u8 kind · u8 flags · u16 parts · u32 meta length
-                             parts × part head
-                             meta · parts × (name · content type · body)
-    ANSWER  6 × f32 spans · u32 metrics length · metrics
-            count × answer:  u64 id · u16 status · u8 flags · u8 0 · u16 parts · u16 phrase length · u32 meta length
-                             parts × part head
-                             phrase · meta · parts × (name · content type · body)
+    BATCH   count x job:     u64 id · u8 kind · u8 flags · u16 parts · u32 meta length
+                             parts x part head
+                             meta · parts x (name · content type · body)
+    ANSWER  6 x f32 spans · u32 metrics length · metrics
+            count x answer:  u64 id · u16 status · u8 flags · u8 0 · u16 parts · u16 phrase length · u32 meta length
+                             parts x part head
+                             phrase · meta · parts x (name · content type · body)
     part head                u16 name length · u16 content type length · u32 place · u64 body length
     others  JSON
 
@@ -210,7 +210,9 @@ def decode_jobs(body: Bytes, count: int) -> List[JobIn]:
     try:
         for _ in range(count):
             if size - at >= _JOB_ONE_SIZE:
-                id, kind, _flags, part_count, meta_size, name_size, type_size, place, body_size = _unpack_one(view, at)
+                id, kind, _flags, part_count, meta_size, name_size, type_size, place, body_size = _unpack_one(
+                    view, at
+                )
                 if part_count == 1 and place == INLINE:
                     meta_at = at + _JOB_ONE_SIZE
                     name_at = meta_at + meta_size
@@ -318,7 +320,19 @@ def decode_result(body: bytes, count: int) -> Result:
         for _ in range(count):
             if size - at >= _ANSWER_ONE_SIZE:
                 found = _unpack_answer(body, at)
-                id, status, flags, _zero, part_count, phrase_size, meta_size, name_size, type_size, place, body_size = found
+                (
+                    id,
+                    status,
+                    flags,
+                    _zero,
+                    part_count,
+                    phrase_size,
+                    meta_size,
+                    name_size,
+                    type_size,
+                    place,
+                    body_size,
+                ) = found
                 if part_count == 1 and place == INLINE:
                     phrase_at = at + _ANSWER_ONE_SIZE
                     meta_at = phrase_at + phrase_size

@@ -378,19 +378,22 @@ class Connection(asyncio.Protocol):
     def _watch(self, name: bytes, value: bytes) -> None:
         if self._headers is DROPPED:  # a trailer: it may not change what has been decided by the headers
             return
-        if name == b"transfer-encoding":
+        if name == b"connection":
+            # HTTP/1.0 that asks to be kept alive looks like 1.1 from here on; without the header it closes.
+            if self._parser.get_http_version() != "1.1":
+                self._odd = True
+        elif name == b"transfer-encoding":
             self._coding = value if self._coding is None else self._coding + b", " + value
             self._odd = True
         elif name == b"expect":
             self._expectation = value
             self._odd = True
-        elif name in (b"upgrade", b"connection"):
+        elif name == b"upgrade":
             self._odd = True
 
     def on_headers_complete(self) -> None:
         """Decide who answers."""
-        exchange = self._reading
-        assert exchange is not None
+        exchange: Exchange = self._reading  # type: ignore[assignment]  # its URL came before
         parser = self._parser
         exchange.method = parser.get_method()
         is_odd = self._odd or not parser.should_keep_alive()

@@ -114,7 +114,7 @@ class Dialect:
         }
         told: dict[str, object] = {name: members[name] for name in self.error_members}
         # The author of an archive that does not load needs to know why; a prediction's client does not.
-        told["traceback"] = (error.traceback or None) if isinstance(error, LoadError) else None
+        told["traceback"] = (error.traceback.splitlines() or None) if isinstance(error, LoadError) else None
         return ErrorAnswer(status, phrase, (*_JSON, *row.headers), self.json_body(told))
 
     def _row(self, error: ServeError) -> ErrorRow:
@@ -175,6 +175,7 @@ _NATIVE_STATUSES: dict[str, ErrorRow] = {
         "Cancelled": 499,
         "OutOfMemory": 507,
         "ArchiveError": 400,
+        "DownloadError": 400,
         "ManifestError": 400,
         "SignatureError": 400,
         "UnsafeArchive": 400,
@@ -262,6 +263,7 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "ShuttingDown": ErrorRow(503, _UNAVAILABLE),
     "OutOfMemory": ErrorRow(507, _INTERNAL, "Out of resources"),
     "ArchiveError": ErrorRow(400, "InvalidModelException"),
+    "DownloadError": ErrorRow(400, "DownloadArchiveException"),
     "ManifestError": ErrorRow(400, "InvalidModelException"),
     "SignatureError": ErrorRow(400, "InvalidModelException"),
     "UnsafeArchive": ErrorRow(400, "InvalidModelException"),
@@ -305,6 +307,7 @@ MMS = Dialect(
         "QueueFull": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
         "NoWorker": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
         "LoadError": ErrorRow(500, _INTERNAL, "Failed to start workers"),
+        "DownloadError": ErrorRow(400, "DownloadModelException"),
     },
     texts={
         **_TORCHSERVE_TEXTS,

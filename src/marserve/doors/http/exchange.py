@@ -177,9 +177,9 @@ class Exchange:
         if line is None or size >= 2048 or self.close_after or self.method == b"HEAD":
             payload = self._render(status, phrase, headers, body)
         else:
-            if headers and (headers[0] == 13 or headers.find(b"\n\r\n") >= 0):
+            if headers and (headers[0] == 13 or headers.rfind(b"\n\r\n") >= 0):
                 raise ValueError(_SPLIT)
-            payload = b"%b%b%b%b" % (line, headers, _TAILS[size], body)  # type: ignore[str-format]  # takes any buffer
+            payload = b"".join((line, headers, _TAILS[size], body))
         self.state = DONE
         connection = self.connection
         if connection.front is not self:

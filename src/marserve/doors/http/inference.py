@@ -29,7 +29,7 @@ class Prediction:
 
     def _headers(self, headers: Sequence[bytes]) -> bytes:
         door = self._lane.door
-        number = self.job.id if self.job is not None else 0
+        number = self.job.id if self.job is not None else door.plane.next_id()
         lines = [door.standing, b"x-request-id: ", door.id_prefix, b"%012x\r\n" % number]
         for index in range(0, len(headers), 2):
             lines += (headers[index], b": ", headers[index + 1], b"\r\n")
@@ -142,7 +142,7 @@ class InvocationsLane(PredictionLane):
 
 
 def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
-    """Return a form's field, "" when the body is no form or has no such field: all that the server reads of a body."""
+    """Return a form's field, "" when there is none: all that the server ever reads of a body."""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == b"application/x-www-form-urlencoded":
         return dict(parse_qsl(exchange.body().decode("latin-1"))).get(name.decode(), "")
