@@ -118,8 +118,10 @@ class LiveServer:
 
     def wait_until_open(self) -> LiveServer:
         """Return once the doors are open; models may still load."""
-        for door in ("inference", "management", "metrics"):
-            setattr(self, door, self.wait_for_line(rf"marserve\.server: {door} at (\S+)").group(1))
+        while not (self.inference and self.management and self.metrics):
+            found = self.wait_for_line(r"marserve\.server: ((?:inference|management|metrics).*) at (\S+)$")
+            for door in found.group(1).split(" and "):
+                setattr(self, door, found.group(2))
         return self
 
     def wait_until_ready(self) -> LiveServer:

@@ -132,3 +132,24 @@ class WithChild:
     def handle(self, data, context):
         return [{"child": self.child.pid} for _ in data]
 """
+
+#: Answers what each request looked like to it.
+MIRROR = '''
+def handle(data, context):
+    if data is None:
+        return None
+    return [
+        {
+            "row": {name: [type(value).__name__, _plain(value)] for name, value in row.items()},
+            "header": context.get_request_header(index, "X-Mixed-Case"),
+            "explain": context.get_request_header(index, "explain"),
+            "url_path": context.get_request_header(index, "url_path"),
+            "id": context.get_request_id(index),
+        }
+        for index, row in enumerate(data)
+    ]
+
+
+def _plain(value):
+    return bytes(value).decode("latin-1") if isinstance(value, (bytes, bytearray)) else value
+'''

@@ -8,7 +8,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from marserve.doors.http.connection import Connection
+    from marserve.doors.http.intake import Intake
     from marserve.doors.http.lane import Lane
 
 # Where an answer is. The order counts: below DONE the owner still owes something.
@@ -117,7 +117,7 @@ class Exchange:
         "target",
     )
 
-    def __init__(self, connection: Connection, target: bytes, arrived: float) -> None:
+    def __init__(self, connection: Intake, target: bytes, arrived: float) -> None:
         self.connection = connection
         self.target = target
         self.arrived = arrived
