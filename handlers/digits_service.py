@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from marserve import InvalidData
 from marserve.service.torch import TorchService
 from marserve.service.vision import VisionService
 
@@ -31,23 +29,13 @@ LEAST_CONTRAST = 25
 class DigitsService(VisionService, TorchService):
     """Gives the five most likely labels with their probabilities, ``{"3": 0.99, …}``, the most likely first."""
 
-    def decode_image(self, wanted: Input, data: bytes) -> NDArray[np.float32]:
-        """Return an image as the network's data would show it: ``float32 (8, 8)``, values 0..16.
+    def prepare_image(self, wanted: Input, image: Image.Image) -> Image.Image:
+        """Return an image as the network's data would show it: 8 by 8 points, ink 255 on 0.
 
         Raises:
-            InvalidData: it is damaged, no image, too large, or blank.
+            InvalidData: it is blank.
         """
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
-                    wanted.refuse(f"an image of {image.width} x {image.height} pixels, which is too large")
-                points = np.asarray(in_grey(image), dtype=np.float32)
-        except InvalidData:
-            raise
-        except UnidentifiedImageError:
-            wanted.refuse(f"{len(data)} bytes that are no image")
-        except Exception as error:  # each of Pillow's formats raises its own kinds for damaged data
-            wanted.refuse(f"{len(data)} bytes that cannot be read as an image ({error})")
+        points = np.asarray(in_grey(image), dtype=np.float32)
         if np.ptp(points) < LEAST_CONTRAST:
             wanted.refuse("a blank image, in which there is no digit")
         return as_digit(points)
@@ -76,22 +64,27 @@ def in_grey(image: Image.Image) -> Image.Image:
     return grey
 
 
-def as_digit(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a picture like those of the data: the digit fills the square, ink 16 on 0, ``float32 (8, 8)``.
+def as_digit(points: NDArray[np.float32], least_ink: float = LEAST_INK, margin: float = 0.0) -> Image.Image:
+    """Return a picture like those of the data: the digit fills a square of 8 by 8 points, ink 255 on 0.
 
     Whether ink is dark or light is told by the image's border, which is mostly paper.
+
+    Args:
+        points: shades of grey, ``float32 (height, width)``, not all the same.
+        least_ink: see ``LEAST_INK``.
+        margin: paper to leave on each side of the digit, as a share of its longer side; the data has none.
     """
     low, high = points.min(), points.max()
     ink = (points - low) / (high - low)
     border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
     if border.mean() > 0.5:
         ink = 1 - ink
-    rows, columns = np.nonzero(ink > LEAST_INK)
+    rows, columns = np.nonzero(ink > least_ink)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    side = int(max(bottom - top, right - left))
+    side = int(max(bottom - top, right - left) * (1 + 2 * margin))
     # So much paper around that the square cannot stick out.
     padded = Image.fromarray(np.pad(ink * 255, side).astype(np.uint8))
     x, y = side + (left + right - side) / 2, side + (top + bottom - side) / 2
     small = padded.resize((SIDE, SIDE), Image.Resampling.BOX, box=(x, y, x + side, y + side))
     digit = np.asarray(small, dtype=np.float32)
-    return digit / digit.max() * np.float32(FULL)
+    return Image.fromarray((digit / digit.max() * 255).round().astype(np.uint8))

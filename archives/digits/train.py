@@ -61,14 +61,14 @@ def accuracy(network: DigitsNetwork, pictures: torch.Tensor, digits: torch.Tenso
         return (network(pictures).argmax(1) == digits).double().mean().item()
 
 
-def train(pictures: torch.Tensor, digits: torch.Tensor, progress: Progress) -> DigitsNetwork:
-    """Return a network that has seen each picture ``EPOCHS`` times, each time shaken anew."""
+def train(pictures: torch.Tensor, digits: torch.Tensor, progress: Progress, epochs: int = EPOCHS) -> DigitsNetwork:
+    """Return a network that has seen each picture ``epochs`` times, each time shaken anew."""
     network = DigitsNetwork()
     optimizer = torch.optim.Adam(network.parameters())
     batches_an_epoch = -(-len(digits) // BATCH)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, HIGHEST_RATE, EPOCHS * batches_an_epoch)
-    bar = progress.add_task("  training", total=EPOCHS)
-    for epoch in range(1, EPOCHS + 1):
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, HIGHEST_RATE, epochs * batches_an_epoch)
+    bar = progress.add_task("  training", total=epochs)
+    for epoch in range(1, epochs + 1):
         network.train()
         for chosen in torch.randperm(len(digits)).split(BATCH):
             optimizer.zero_grad()
@@ -78,7 +78,7 @@ def train(pictures: torch.Tensor, digits: torch.Tensor, progress: Progress) -> D
             rate.step()
         progress.advance(bar)
         if epoch % 10 == 0:
-            progress.console.print(f"  epoch {epoch:3} of {EPOCHS}: loss {loss.item():.4f}", highlight=False)
+            progress.console.print(f"  epoch {epoch:3} of {epochs}: loss {loss.item():.4f}", highlight=False)
     return network
 
 

@@ -32,6 +32,7 @@ from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane, Registration
 from marserve.supervisor.gate import Gate
+from marserve.supervisor.guard import Guard
 from marserve.supervisor.helper import run_helper
 from marserve.supervisor.pool import PoolSettings, set_polling
 from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
@@ -96,10 +97,11 @@ class Server:
         self._registry = Registry()
         self._observer = Collector(settings.access_log)
         self._gate = Gate(runtime / "gate.sock")
+        self._guard = Guard()
         self.inference = InferencePlane(self._registry)
         environment = worker_environment(settings)
         house = House(
-            starter=Spawner(_worker_line, runtime),
+            starter=Spawner(_worker_line, runtime, self._guard),
             gate=self._gate,
             observer=self._observer,
             pool=PoolSettings(arena_bytes=settings.arena_size, environment=environment),
@@ -288,6 +290,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._gate.close()
+        self._guard.close()
         self._observer.stop()
         if sum(cut):
             log.warning("%d requests were not answered within %g s of draining.", sum(cut), timeout)

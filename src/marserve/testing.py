@@ -36,7 +36,7 @@ QUICK = (0.0, 0.00001, 0.0, 0.00002, 0.0, 0.00001)
 
 
 class FakeClock:
-    """Stands for the module ``time`` where a test wants to say how late it is; it moves only when told to."""
+    """Stands for the module ``time`` where a test wants to say how late it is; it moves when told to, and when somebody is busy waiting."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
@@ -48,6 +48,11 @@ class FakeClock:
     def monotonic_ns(self) -> int:
         """Return the moment, nanoseconds."""
         return int(self._now * 1e9)
+
+    def perf_counter(self) -> float:
+        """Return the moment, a microsecond after the last look: who looks at it until it is late does end."""
+        self._now += 1e-6
+        return self._now
 
     def time(self) -> float:
         """Return the time of day, seconds."""

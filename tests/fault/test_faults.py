@@ -333,6 +333,21 @@ def test_a_killed_server_leaves_no_process(store: Path) -> None:
         assert all_gone(children)
 
 
+def test_a_killed_server_takes_with_it_what_services_have_started(store: Path) -> None:
+    with launched(store, "child") as server:
+        child = psutil.Process(server.wait_until_ready().predict("child", {}).json()["child"])
+        server.signal(signal.SIGKILL)
+        server.wait()
+        assert all_gone([child])
+
+
+def test_a_killed_worker_takes_with_it_what_its_service_has_started(store: Path) -> None:
+    with serving(store, "child") as server:
+        child = psutil.Process(server.predict("child", {}).json()["child"])
+        os.kill(server.worker_pids("child")[0], signal.SIGKILL)
+        assert all_gone([child])
+
+
 def test_what_a_service_has_started_ends_with_it(store: Path) -> None:
     with launched(store, "child") as server:
         child = psutil.Process(server.wait_until_ready().predict("child", {}).json()["child"])

@@ -143,6 +143,9 @@ def test_a_body_comes_in_parts_and_a_slow_application_stops_the_reading() -> Non
         client.bridge.max_body = 1_000_000
         client.send(post(b"/asgi", b"x" * 100_000)[:-10])
         assert client.transport.is_reading_paused
+        client.sweep(0)
+        client.sweep(1000)
+        assert client.out == b""  # the client is not to blame for the application
         may_read.set()
         await settle()
         assert not client.transport.is_reading_paused
@@ -173,7 +176,11 @@ def test_a_body_that_the_application_leaves_is_dropped() -> None:
         client.send(request_[:100_000])
         await settle()
         assert not client.transport.is_reading_paused
-        client.send(request_[100_000:] + get(b"/fast"))
+        client.send(request_[100_000:-1])
+        assert not client.transport.is_reading_paused
+        assert client.connection._reading is not None
+        assert client.connection._reading.body() == b""
+        client.send(request_[-1:] + get(b"/fast"))
         await settle()
 
     client = play(sending(START, body(b"early")), scenario)
@@ -355,6 +362,27 @@ def test_a_client_that_leaves_is_told_to_the_application(caplog: pytest.LogCaptu
     assert told == ["http.disconnect"]
     assert client.out == b""
     assert caplog.text == ""
+
+
+def test_an_application_that_waits_for_a_slow_reader_is_told_that_it_left() -> None:
+    told: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send(dict(START))
+        await send(body(b"x", True))
+        with pytest.raises(OSError, match="has left"):
+            await send(body(b"x", True))
+        told.append("left")
+
+    async def scenario(client: Client) -> None:
+        client.send(get(b"/asgi"))
+        client.connection.pause_writing()
+        await settle()
+        client.leave()
+        await settle()
+        assert told == ["left"]
+
+    play(app, scenario)
 
 
 def test_closing_cancels_what_still_runs() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
-from http_fakes import Client, get, post
+from http_fakes import Client, FakeLoop, FakeTransport, RecordingApplication, get, post
+
+from marserve.doors.http.asgi import AsgiBridge
+from marserve.doors.http.connection import Connection, Exchange, Limits
 
 H2C = (
     b"Connection: Upgrade, HTTP2-Settings",
@@ -248,6 +253,60 @@ def test_reading_pauses_only_when_waiting_input_is_over_its_limit() -> None:
     assert not client.transport.is_reading_paused
 
 
+def test_an_answer_from_inside_the_parser_does_not_feed_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(header_bytes=150, pipeline_depth=1)
+    waiting: list[Exchange] = []
+
+    def answer() -> None:
+        for exchange in waiting:
+            exchange.respond(200, b"OK", b"", exchange.target)
+        waiting.clear()
+
+    def answer_three_at_once(exchange: Exchange) -> None:
+        waiting.append(exchange)
+        if len(waiting) == 3:
+            answer()
+
+    monkeypatch.setattr(client.lane, "accept", answer_three_at_once)
+    client.send(b"".join(get(b"/%02d" % index) for index in range(32)))
+    while waiting or client.loop.soon:
+        answer()
+        client.loop.turn()
+
+    assert [body for _, _, body in client.answers] == [b"/%02d" % index for index in range(32)]
+
+
+def test_headers_that_had_to_wait_are_given_their_time_again() -> None:
+    client = Client(header_bytes=50)
+    client.lane.answers_at_once = False
+    client.send((get() * 6)[:150])
+    assert client.connection.held_up
+    client.connection._head_since -= 1000
+    client.sweep(0)
+    assert client.statuses == []
+
+    client.lane.answers_at_once = True
+    for exchange in list(client.lane.accepted):
+        exchange.respond(200, b"OK", b"", b"")
+    client.loop.turn()
+    client.sweep(1)
+    client.send((get() * 6)[150:])
+
+    assert client.statuses == [200] * 6
+
+
+def test_reading_goes_on_behind_the_last_answer_to_see_the_client_close() -> None:
+    client = Client(header_bytes=40)
+    client.lane.answers_at_once = False
+    client.send(get() * 40)
+    assert client.transport.is_reading_paused
+
+    client.lane.accepted[0].close_after = True
+    client.lane.accepted[0].respond(200, b"OK", b"", b"")
+
+    assert not client.transport.is_reading_paused
+
+
 def test_what_waits_behind_a_malformed_request_is_answered_first() -> None:
     client = Client()
     client.lane.answers_at_once = False
@@ -317,6 +376,22 @@ def test_data_behind_the_last_request_is_dropped(rest: bytes) -> None:
     client.lane.accepted[0].respond(200, b"OK", b"", b"a")
 
     assert client.statuses == [200]
+
+
+def test_nothing_is_admitted_behind_an_answer_that_will_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    client.lane.answers_at_once = False
+
+    def admit(exchange: Exchange) -> bool:
+        client.lane.admitted.append(exchange)
+        exchange.close_after = True
+        return True
+
+    monkeypatch.setattr(client.lane, "admit", admit)
+    client.send(get(b"/1") + get(b"/2"))
+    client.send(get(b"/3"))
+
+    assert [exchange.target for exchange in client.lane.admitted] == [b"/1"]
 
 
 # ---- bodies and headers over their limits
@@ -502,8 +577,10 @@ def test_a_lane_that_raises_costs_a_500_and_not_the_connection(
     method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Client()
+    failed: list[Exchange] = []
 
-    def fail(exchange: object) -> bool:
+    def fail(exchange: Exchange) -> bool:
+        failed.append(exchange)
         raise LookupError("a fault of the lane")
 
     with monkeypatch.context() as patch:
@@ -512,8 +589,22 @@ def test_a_lane_that_raises_costs_a_500_and_not_the_connection(
     client.send(get(b"/b"))
 
     assert client.statuses == [500, 200]
-    assert [exchange.target for exchange in client.lane.abandoned] == [b"/a"]
+    assert client.lane.abandoned == failed
+    assert failed[0].body() == b""
     assert "a fault of the lane" in caplog.text
+
+
+def test_a_lane_that_refuses_without_an_answer_costs_a_500(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client()
+
+    monkeypatch.setattr(client.lane, "admit", lambda exchange: False)
+    client.send(post(b"/a", b"body"))
+
+    assert client.statuses == [500]
+    assert client.lane.accepted == []
+    assert "without an answer" in caplog.text
 
 
 def test_an_application_that_cannot_choose_a_lane_ends_the_connection(
@@ -600,6 +691,26 @@ def test_a_lane_that_fails_to_give_up_is_logged(
     assert client.open_count == 0
 
 
+def test_a_lost_connection_is_freed_without_the_garbage_collector() -> None:
+    application = RecordingApplication()
+    bridge = AsgiBridge(application, 1)
+    connection = Connection(application, bridge, Limits(), FakeLoop(), lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    connection.connection_made(FakeTransport())  # type: ignore[arg-type]
+    application.fast.answers_at_once = False
+    connection.data_received(get())
+    application.fast.admitted.clear()  # they hold the lane, which would hold them
+    application.fast.accepted.clear()
+    application.fast.gone = lambda exchange: None  # type: ignore[method-assign]
+    is_alive = weakref.ref(application)
+    gc.disable()
+    try:
+        connection.connection_lost(None)
+        del connection, application, bridge
+        assert is_alive() is None
+    finally:
+        gc.enable()
+
+
 # ---- slow clients
 
 
@@ -660,6 +771,18 @@ def test_an_idle_connection_closes_without_a_word() -> None:
     assert client.out == before
 
 
+def test_headers_may_take_longer_than_an_idle_connection_may() -> None:
+    client = Client(keep_alive_timeout=5, header_timeout=20)
+    client.send(b"GET / HT")
+    client.sweep(0)
+
+    client.sweep(10)
+    assert not client.transport.is_closed
+    client.sweep(21)
+
+    assert client.statuses == [408]
+
+
 def test_a_request_may_take_as_long_as_its_lane_lets_it() -> None:
     client = Client()
     client.lane.answers_at_once = False
@@ -688,6 +811,19 @@ def test_a_slow_reader_is_given_no_further_answers_and_cut_in_the_end() -> None:
     client.sweep(120)
 
     assert client.transport.is_aborted
+
+
+def test_an_answer_to_a_slow_reader_does_not_end_its_pause() -> None:
+    client = Client()
+    client.lane.answers_at_once = False
+    client.send(get(b"/a"))
+    client.connection.pause_writing()
+    client.send(get(b"/b"))
+
+    client.lane.accepted[0].respond(200, b"OK", b"", b"")
+    client.loop.turn()
+
+    assert len(client.lane.admitted) == 1
 
 
 def test_a_slow_reader_that_catches_up_goes_on() -> None:

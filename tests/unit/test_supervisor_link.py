@@ -220,6 +220,40 @@ async def test_several_batches_in_one_write_are_answered_in_one_write(clock):
 
 
 @in_fake_time
+async def test_an_answer_may_be_awaited_in_place_but_not_for_long(clock):
+    bench = await Bench().loaded()
+    [job], batch = await bench.send(b"a")
+
+    bench.link.await_answer(0.001)
+    assert job.reply.ending_count == 0
+
+    bench.worker.serve(batch)
+    bench.link.await_answer(0.001)
+    assert job.reply.body == b"a"
+
+    bench.worker.close()
+    bench.link.await_answer(0.001)
+    assert bench.owner.lost is not None
+
+
+@in_fake_time
+async def test_answers_are_handed_back_even_if_new_work_cannot_be_sent(clock):
+    bench = await Bench().loaded()
+    [job], batch = await bench.send(b"a")
+
+    def fail():
+        raise ValueError("a bug elsewhere")
+
+    bench.owner.link_answered = fail
+    bench.worker.serve(batch)
+    with pytest.raises(ValueError, match="a bug elsewhere"):
+        bench.link.await_answer(0.001)
+
+    assert job.reply.body == b"a"
+    bench.close()
+
+
+@in_fake_time
 async def test_a_job_whose_client_has_gone_gets_no_answer_and_its_neighbour_does(clock):
     bench = await Bench().loaded()
     [gone, stays], batch = await bench.send(b"a", b"b")
@@ -434,19 +468,24 @@ async def test_what_the_arena_has_no_room_for_travels_in_the_frame(clock):
 @in_fake_time
 async def test_a_worker_may_write_over_answers_only_when_all_of_their_batch_are_copied(clock):
     bench = await Bench().loaded()
-    jobs = bench.jobs(b"a", b"b")
-    consumed = []
-    for job in jobs:
-        job.reply.on_end = lambda: consumed.append(bench.link.words[page.CONSUMED])
-    bench.link.stage(jobs, 0.0)
-    bench.link.flush()
-    batch = await bench.worker.next_batch()
+    link = bench.link
+    real, seen = link._theirs, []
+
+    class Half:
+        """Notes, at each look into the arena, up to where the worker may write."""
+
+        def view(self, *region):
+            seen.append(link.words[page.CONSUMED])
+            return real.view(*region)
+
+    link._theirs = Half()
+    _jobs, batch = await bench.send(b"a", b"b")
 
     bench.worker.serve(batch, lambda body: (200, body * LARGE))
     await settle()
 
-    assert consumed == [0, 0]
-    assert bench.link.words[page.CONSUMED] == batch.number
+    assert seen == [0, 0]
+    assert link.words[page.CONSUMED] == batch.number
     bench.close()
 
 

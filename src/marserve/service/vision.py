@@ -13,6 +13,7 @@ from marserve.service.inputs import Input
 
 if TYPE_CHECKING:
     import numpy
+    import PIL.Image
 
 #: Pillow's modes by number of channels.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -92,25 +93,25 @@ class VisionService(ArrayService):
 
         channels, axis = _channels(wanted)
         height, width = [size for index, size in enumerate(wanted.shape) if index != axis]
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                most = Image.MAX_IMAGE_PIXELS
-                if most and image.width * image.height > most:
-                    wanted.refuse(f"an image of {image.width} x {image.height} pixels; {most} pixels are the most")
-                converted = image.convert(_MODES[channels])
-                if height and width and converted.size != (width, height):
-                    converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(converted, dtype=np.float32).reshape(converted.height, converted.width, -1)
-        except InvalidData:
-            raise
-        except Exception as error:  # each of Pillow's formats raises its own kinds for damaged data
-            wanted.refuse(f"{len(data)} bytes that cannot be read as an image ({error})")
+        image = self.prepare_image(wanted, _opened(wanted, data)).convert(_MODES[channels])
+        if height and width and image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1)
         low = wanted.minimum or 0.0
         high = 1.0 if wanted.maximum is None else wanted.maximum
-        scaled = pixels * np.float32((high - low) / 255) + np.float32(low)
+        scaled = pixels / np.float32(255) * np.float32(high - low) + np.float32(low)
         if axis is None:
             return scaled[:, :, 0]
         return np.ascontiguousarray(scaled.transpose(2, 0, 1)) if axis == 0 else scaled
+
+    def prepare_image(self, wanted: Input, image: PIL.Image.Image) -> PIL.Image.Image:
+        """Return the image to convert and resize: as it is, unless a service turns, cuts or cleans it.
+
+        Args:
+            wanted: the input; ``wanted.refuse(what)`` refuses an image that the model cannot read.
+            image: decoded in full, in the mode and size of the file.
+        """
+        return image
 
     def normalise(self, wanted: Input, pixels: numpy.ndarray) -> numpy.ndarray:
         """Return ``(pixels - mean) / deviation``, per channel."""
@@ -123,6 +124,29 @@ class VisionService(ArrayService):
         if self.deviation is not None:
             pixels = pixels / np.asarray(self.deviation, dtype=np.float32).reshape(shape)
         return pixels
+
+
+def _opened(wanted: Input, data: bytes) -> PIL.Image.Image:
+    """Return an encoded image, decoded.
+
+    Raises:
+        InvalidData: it is damaged, no image, or larger than Pillow's limit of pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data))
+        most = Image.MAX_IMAGE_PIXELS
+        if most and image.width * image.height > most:
+            wanted.refuse(f"an image of {image.width} x {image.height} pixels; {most} pixels are the most")
+        image.load()  # here, so that what a service does with it later is not taken for damage
+    except InvalidData:
+        raise
+    except UnidentifiedImageError:  # its message shows the address of an object
+        wanted.refuse(f"{len(data)} bytes that are no image")
+    except Exception as error:  # each of Pillow's formats raises its own kinds for damaged data
+        wanted.refuse(f"a damaged image of {len(data)} bytes ({str(error) or type(error).__name__})")
+    return image
 
 
 def _channels(wanted: Input) -> Tuple[int, Optional[int]]:

@@ -27,8 +27,7 @@ MOST_BATCHES = 16
 #: is preempted looks slow once; a service that is slow now and then stays slow for this estimate.
 DECAY = 0.9
 
-#: The class of each kind of error; of those that share a kind, the one that carries the author's traceback.
-_ERRORS: dict[str, type[ServeError]] = {**by_kind(), HandlerFault.kind: HandlerFault}
+_ERRORS = by_kind()
 
 
 class Batch:
@@ -243,8 +242,10 @@ class Link:
             return
         if answered:
             # First new work for the worker, then the answers: it would else idle while they are written.
-            self._owner.link_answered()
-            self._hand_back(answered)
+            try:
+                self._owner.link_answered()
+            finally:  # these jobs are in nobody's hands but ours now
+                self._hand_back(answered)
 
     def _on_control(self, kind: int, body: bytes) -> None:
         self._state = next_state(SERVER, self._state, kind)
@@ -258,18 +259,24 @@ class Link:
             self._owner.link_metrics(metrics)
         batch = self.in_flight.get(number)
         if batch is None:
+            self.words[page.CONSUMED] = number  # nobody will read these answers: their room is free
             return  # taken back, and run all the same: others have these jobs now
         jobs = _in_order(batch.jobs, answers)
         bodies = [self._body(answer) for answer in answers]
         del self.in_flight[number]
         if batch.in_arena:
             self._ours.ring.give_back(number)
+        # With all of the batch copied out: the worker may write over its regions from here on.
         self.words[page.CONSUMED] = number
         answered.append((batch, jobs, answers, bodies, spans, self._learn(spans)))
 
     def _body(self, answer: frames.AnswerIn) -> bytes:
         """Return the body of an answer, copied out of the arena when it is there."""
-        body = answer.parts[0].body if answer.parts else b""
+        if not answer.parts:
+            if answer.flags & frames.ERROR:
+                return b""
+            raise RemoteProtocolError(f"The answer of job {answer.id} has no part.")
+        body = answer.parts[0].body
         if type(body) is bytes:
             return body
         assert isinstance(body, frames.Placed)
@@ -296,15 +303,20 @@ class Link:
                 job.batch_size = size
                 job.done = now
                 if answer.flags & frames.ERROR:
-                    job.error = error = _error(answer)
-                    job.reply.fail(error)
+                    job.fail(_error(answer))
                 else:
                     job.status = answer.status
                     headers = frames.split_headers(answer.meta)
                     content_type = answer.parts[0].content_type
                     if content_type:
                         headers += (b"content-type", content_type)
-                    job.reply.answer(answer.status, answer.phrase, headers, body)
+                    try:
+                        job.reply.answer(answer.status, answer.phrase, headers, body)
+                    except (
+                        Exception
+                    ) as error:  # e.g. a status that HTTP does not have; it must cost no other its answer
+                        log.exception("The answer of %r could not be sent.", job)
+                        job.fail(HandlerFault(f"The service's answer cannot be sent: {error}"))
                 ended(job)
 
     def _learn(self, spans: Sequence[float]) -> float:

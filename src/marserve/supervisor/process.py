@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from marserve.supervisor.guard import Guard
+
 #: Lines of a worker's log that are kept for its autopsy.
 KEPT_LINES = 50
 #: Longest line that is passed on whole, bytes; a longer one is cut there and goes on as the next.
@@ -94,6 +96,7 @@ class Spawned:
     """A child process with its output read line by line."""
 
     __slots__ = (
+        "_guard",
         "_loop",
         "_on_exit",
         "_on_line",
@@ -114,7 +117,9 @@ class Spawned:
         environment: Mapping[str, str],
         on_exit: OnExit,
         on_line: OnLine,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self.name = launch.name
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.exit: Exit | None = None
@@ -132,6 +137,7 @@ class Spawned:
             start_new_session=True,  # a group of its own: what it starts can be ended with it
         )
         self.pid = self._popen.pid
+        guard.watch(self.pid)
         assert self._popen.stdout is not None
         self._output = self._popen.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -152,15 +158,21 @@ class Spawned:
         if self._popen.poll() is None:
             self._loop.call_later(0.1, self._look)
         else:
+            self._kill_group()
             self._ended()
 
     def _ended(self) -> None:
-        if self._popen.poll() is None or self.exit is not None:
+        if self.exit is not None:
+            return
+        if self._pidfd >= 0:
+            # Before the process is reaped: until then its number, which is the group's, is nobody else's.
+            self._kill_group()
+        if self._popen.poll() is None:
             return
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        self._kill_group()
+        self._guard.forget(self.pid)
         self._read()
         self._loop.remove_reader(self._output)
         assert self._popen.stdout is not None
@@ -212,8 +224,9 @@ class Spawned:
 class Spawner:
     """The Starter that spawns a fresh interpreter for each worker."""
 
-    def __init__(self, on_line: OnLine, runtime: Path) -> None:
+    def __init__(self, on_line: OnLine, runtime: Path, guard: Guard) -> None:
         self._on_line = on_line
+        self._guard = guard
         self._runtime = runtime
 
     def start(self, launch: Launch, on_exit: OnExit) -> Spawned:
@@ -228,7 +241,7 @@ class Spawner:
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(self._package_path()), environment.get("PYTHONPATH", "")])
             )
-        return Spawned(launch, [python, "-c", ENTRY], environment, on_exit, self._on_line)
+        return Spawned(launch, [python, "-c", ENTRY], environment, on_exit, self._on_line, self._guard)
 
     def _package_path(self) -> Path:
         """Return a folder that holds the package and nothing else.

@@ -250,13 +250,10 @@ class Intake(asyncio.Protocol):
             return
         self._backlog.append(memoryview(data))  # slices of it are no copies
         self._backlog_size += len(data)
-        if not self.held_up:
-            self._work_off()
-        elif self._backlog_size > self._limits.pipeline_bytes:
-            self._is_backlog_full = True
-            self._steer_reading()
+        self._work_off()
 
     def _work_off(self) -> None:
+        """Parse what waits, as long as nothing holds it up; read no more when too much is left."""
         while self._backlog and not self.held_up:
             data = self._backlog.popleft()
             if len(data) > self._slice:
@@ -264,8 +261,9 @@ class Intake(asyncio.Protocol):
                 data = data[: self._slice]
             self._backlog_size -= len(data)
             self._parse(data)
-        if self._is_backlog_full and self._backlog_size <= self._limits.pipeline_bytes:
-            self._is_backlog_full = False
+        is_full = self._backlog_size > self._limits.pipeline_bytes
+        if is_full != self._is_backlog_full:
+            self._is_backlog_full = is_full
             self._steer_reading()
 
     def _resume_later(self) -> None:
