@@ -220,6 +220,21 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether every one of the processes has ended, or is a zombie of somebody else's."""
-    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
-    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    """Return whether every one of the processes ends; a zombie has, whoever should have reaped it."""
+    give_up = threading.Event()
+    timer = threading.Timer(PATIENCE, give_up.set)
+    timer.start()
+    try:
+        while any(_is_alive(process) for process in processes):
+            if give_up.wait(0.02):
+                return False
+    finally:
+        timer.cancel()
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

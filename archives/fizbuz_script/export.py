@@ -14,7 +14,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "fizbuz_torch"))
 from network import FizBuzNetwork
 
-
 #: Entries that hold the full path of every source, the environment's included, for the traces of errors; and an
 #: id that is a checksum of all. torch loads without them.
 PLACES = (".debug_pkl", ".data/serialization_id")

@@ -96,9 +96,9 @@ def test_jpeg_palette_base64_data_urls_and_numbers():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (bytearray(b"no image"), "got 8 bytes that cannot be read as an image"),
-        (encoded(RED)[:40], "cannot be read as an image"),
-        (bytearray(), "got 0 bytes"),
+        (bytearray(b"no image"), "got 8 bytes that are no image."),
+        (encoded(RED, "JPEG")[:-20], "got a damaged image of"),
+        (bytearray(), "got 0 bytes that are no image."),
         ("%%%", "text that is no base64"),
         ([[1, 2]], "got shape (1, 2)"),
         ({"x": 1}, "got an object"),
@@ -109,6 +109,35 @@ def test_what_is_no_image_is_refused(value, said):
         one(service((3, 5, 6)), value)
     assert "input 'body': expected float32 of shape (3, 5, 6), or image/*" in caught.value.message
     assert said in caught.value.message
+    assert " object at 0x" not in caught.value.message
+
+
+def test_a_service_may_prepare_the_image_before_it_is_resized():
+    class Left(Seen):
+        def prepare_image(self, wanted, image):
+            assert image.size == (6, 5)
+            if image.mode != "RGB":
+                wanted.refuse("an image without colour")
+            return image.crop((0, 0, 3, 5))
+
+    left_red = np.concatenate([RED[:, :3], np.zeros((5, 3, 3))], axis=1)
+    made = service((3, 5, 6), cls=Left)
+    assert np.array_equal(one(made, encoded(left_red)), one(service((3, 5, 6)), encoded(RED)))
+    with pytest.raises(InvalidData, match=r"input 'body': .*got an image without colour\.$"):
+        one(made, encoded(RED, mode="L"))
+
+
+def test_an_error_of_the_services_own_step_is_not_blamed_on_the_image():
+    class Wrong(Seen):
+        def prepare_image(self, wanted, image):
+            raise OSError("no such font")
+
+    with pytest.raises(OSError, match="no such font"):
+        one(service((3, 5, 6), cls=Wrong), encoded(RED))
+
+
+def test_the_brightest_point_is_the_signatures_maximum_itself():
+    assert one(service((2, 2), 0, 16), encoded(np.full((2, 2), 255))).max() == 16
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
