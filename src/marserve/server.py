@@ -229,7 +229,7 @@ class Server:
                     self.inference, self._dialect, self._observer, settings.max_request_size, standing
                 )
             application = HttpApplication(asgi, door, self._dialect)
-            listener = Listener(application, limits, name="+".join(doors))
+            listener = Listener(application, limits, name=doors[0])
             context = None
             if address.is_tls:
                 context = tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))

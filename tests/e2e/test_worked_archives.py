@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,22 @@ def test_training_again_gives_the_same_bytes(built, tmp_path):
     assert [sha256(path) for path in made] == [sha256(folder / "store" / path.name) for path in made]
 
 
+def test_the_script_is_the_same_wherever_it_is_made_and_names_no_folder(built, tmp_path):
+    weights = built[0] / "work" / "weights"
+    elsewhere = tmp_path / "another" / "checkout"
+    for name in ("fizbuz_script", "fizbuz_torch"):
+        shutil.copytree(ROOT / "archives" / name, elsewhere / name)
+    script = elsewhere / "fizbuz_script" / "export.py"
+    command = [sys.executable, str(script), "--weights", str(weights / "fizbuz.pt"), "--output", str(tmp_path)]
+    subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "0"}, timeout=60, check=True)
+    made = tmp_path / "fizbuz_script.pt"
+    assert sha256(made) == sha256(weights / "fizbuz_script.pt")
+    with zipfile.ZipFile(made) as archive:
+        for entry in archive.namelist():
+            assert str(tmp_path).encode() not in archive.read(entry), entry
+            assert sys.prefix.encode() not in archive.read(entry), entry
+
+
 def test_a_spoiled_archive_is_packed_again_without_training(built, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(built[0], folder)
@@ -164,6 +182,25 @@ def held_out():
 
     data = load_digits()
     return data.images[4::5], data.target[4::5]
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """The script that compares settings; what it imports is gone again afterwards."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "archives" / "digits"), *sys.path])
+    before = set(sys.modules)
+    import choose
+
+    yield choose
+    for name in {"choose", "train", "network", "digits_service"} - before:
+        sys.modules.pop(name, None)
+
+
+def test_the_settings_of_digits_are_chosen_without_the_held_out_pictures(choose, held_out):
+    learned, learned_digits, judged, judged_digits = choose.parts_to_choose_by()
+    seen = {(picture.numpy() * 16).astype(float).tobytes() for picture in (*learned, *judged)}
+    assert len(seen) == len(learned_digits) + len(judged_digits) == 1438
+    assert not [picture for picture in held_out[0] if picture[None].tobytes() in seen]
 
 
 def share_right(answers, digits):

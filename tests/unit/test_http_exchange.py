@@ -180,11 +180,14 @@ def test_each_piece_is_one_chunk() -> None:
     client = Client()
     exchange = asked(client)
 
+    assert not exchange.has_begun
     exchange.begin(200, b"OK", b"x-a: b\r\n")
+    assert exchange.has_begun
     assert exchange.chunk(b"one")
     assert exchange.chunk(b"")
     assert exchange.chunk(b"twenty-six letters or more")
     exchange.end()
+    assert not exchange.has_begun
 
     assert client.out == (
         b"HTTP/1.1 200 OK\r\nx-a: b\r\ntransfer-encoding: chunked\r\n" + KEEP

@@ -402,6 +402,26 @@ async def test_a_worker_that_lies_is_cut_off_and_its_jobs_stay_open(clock, lie):
 
 
 @in_fake_time
+async def test_what_was_answered_before_the_lie_counts(clock):
+    bench = await Bench().loaded()
+    [good], one = await bench.send(b"a")
+    [other], two = await bench.send(b"b")
+    pieces = []
+    size = frames.encode_answer(pieces, good.id, 200, 0, b"", b"", b"", b"answer")
+    frame = b"".join(frames.result_frame(one.number, 0, (0.0,) * 6, b"", pieces, 1, size))
+    bench.worker.begin(one)
+    bench.worker.finish(one)
+    bench.worker.begin(two)
+
+    bench.worker.send_raw(frame + frames.encode_message(frames.HELLO, {}))
+    await settle()
+
+    assert good.reply.body == b"answer"
+    assert bench.link.lose() == ([other], [])
+    bench.worker.close()
+
+
+@in_fake_time
 async def test_an_answer_before_the_service_has_loaded_is_a_lie(clock):
     bench = Bench()
     await settle()

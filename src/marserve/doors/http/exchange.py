@@ -144,6 +144,11 @@ class Exchange:
         """Whether nobody waits for the answer any more."""
         return self.state == GONE
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether an answer in pieces has begun and not ended: then a failure can only break it off."""
+        return OPEN < self.state < DONE
+
     def header(self, name_lower: bytes) -> bytes | None:
         """Return the value of a header, given its name in lower case; of several the last."""
         headers = self.headers

@@ -59,6 +59,9 @@ class Prediction:
         told = dialect.error_body(error)
         if self.job is not None:
             self.job.status = told.status
+        if self._exchange.has_begun:
+            self._exchange.break_off()  # the status is gone already: only a broken answer still tells of it
+            return told.status
         if dialect.closes_on_error:
             self._exchange.close_after = True
         self._exchange.respond(told.status, told.phrase, self._headers(told.headers), told.body)
