@@ -36,7 +36,10 @@ QUICK = (0.0, 0.00001, 0.0, 0.00002, 0.0, 0.00001)
 
 
 class FakeClock:
-    """Stands for the module ``time`` where a test wants to say how late it is; it moves when told to, and when somebody is busy waiting."""
+    """Stands for the module ``time`` where a test wants to say how late it is.
+
+    It moves when it is told to, and when somebody is busy waiting.
+    """
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now

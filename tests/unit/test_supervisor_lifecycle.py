@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from marserve.errors import LocalProtocolError
@@ -20,7 +22,7 @@ POLICY = RestartPolicy(waits=(0.0, 1.0, 2.0), window=10.0, settle=5.0)
 
 def test_a_worker_goes_the_way_that_it_should():
     way = [WorkerState.STARTING, WorkerState.LOADING, WorkerState.READY, WorkerState.STOPPING, WorkerState.GONE]
-    for before, after in zip(way, way[1:], strict=False):
+    for before, after in pairwise(way):
         assert check_move(before, after) is after
 
 
@@ -38,7 +40,11 @@ def test_nothing_comes_after_the_end(state, after):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(WorkerState.STARTING, WorkerState.READY), (WorkerState.READY, WorkerState.GONE), (WorkerState.STOPPING, "ready")],
+    [
+        (WorkerState.STARTING, WorkerState.READY),
+        (WorkerState.READY, WorkerState.GONE),
+        (WorkerState.STOPPING, "ready"),
+    ],
 )
 def test_no_step_is_skipped_or_taken_back(before, after):
     with pytest.raises(LocalProtocolError):

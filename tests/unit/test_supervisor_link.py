@@ -599,7 +599,7 @@ async def test_what_waits_behind_a_running_batch_is_taken_back_in_order(clock):
     await settle()
 
     assert bodies(running) == [b"a"]
-    again, four = await bench.send(b"e")
+    _, four = await bench.send(b"e")
     assert bench.worker.begin(four), "what is sent later was not taken back"
     bench.close()
 

@@ -26,7 +26,7 @@ from marserve.errors import (
 )
 from marserve.supervisor import link as link_module
 from marserve.supervisor.lifecycle import VersionState
-from marserve.supervisor.pool import LOAD_TRIES, LOOK, MOST_ATTEMPTS, set_polling
+from marserve.supervisor.pool import ALONE, LOAD_TRIES, LOOK, MOST_ATTEMPTS, set_polling
 from marserve.supervisor.process import Exit
 from marserve.testing import GOOD, HELD, FakeClock, RecordingReply, Script, in_fake_time, settle
 from marserve.wire import page
@@ -140,6 +140,44 @@ async def test_jobs_that_come_while_workers_start_are_answered_by_them(clock, be
     house.worker().loaded()
 
     assert await answers(jobs) == [b"a", b"b"]
+    await house.close()
+
+
+@pytest.mark.parametrize(
+    ("polls", "spent", "apart", "is_awaited"),
+    [
+        (True, 0.00005, 0.001, True),
+        (False, 0.00005, 0.001, False),  # a worker that sleeps first is not that quick
+        (True, 0.01, 0.001, False),
+        (True, 0.00005, 0.0, False),  # it was there while another was waited for: clients come together
+    ],
+)
+@in_fake_time
+async def test_only_lone_requests_to_a_quick_service_are_awaited_in_place(
+    clock, bench, polls, spent, apart, is_awaited
+):
+    house = await bench(script=HELD).scaled(1)
+    set_polling([house.pool], cores=2 if polls else 1, seconds=0.0002)
+    link, worker = house.pool._links[0], house.worker()
+    awaited = []
+
+    def await_answer(seconds):
+        awaited.append(seconds)
+
+    link.await_answer = await_answer
+    for _ in range(2 * ALONE):
+        clock.advance(apart)
+        [job] = house.submit(b"a")
+        batch = await worker.next_batch()
+        worker.begin(batch)
+        worker.finish(batch)
+        worker.answer(batch, spans=(0.0, 0.0, 0.0, spent, 0.0, 0.0))
+        await answers([job])
+
+    if is_awaited:
+        assert len(awaited) == ALONE + 1, "from the one on that makes the row complete"
+    else:
+        assert len(awaited) <= 2
     await house.close()
 
 

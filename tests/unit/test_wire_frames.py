@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -139,7 +140,7 @@ def test_frames_in_any_pieces_come_out_whole(cuts):
     found = []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
 
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found += reader.feed(data[start:end])
 
     assert found == frames.FrameReader().feed(data)

@@ -14,6 +14,9 @@ from marserve.models.registry import Registry
 
 log = logging.getLogger("marserve.management")
 
+#: Shortest timeout that a model-config may ask for, seconds: 0 would end every worker in its first batch.
+LEAST_TIMEOUT = 0.001
+
 #: Opens what an operator named: fetches, checks, unpacks. Raises ServeError.
 Opener = Callable[[str], Awaitable[OpenedArchive]]
 
@@ -229,33 +232,33 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
         defaults,
         min_workers=workers,
         max_workers=most,
-        batch_size=wanted.batch_size or _whole(config, "batchSize", defaults.batch_size),
+        batch_size=wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1),
         max_batch_delay=delay,
-        response_timeout=wanted.response_timeout or _number(config, "responseTimeout", defaults.response_timeout),
-        startup_timeout=wanted.startup_timeout or _number(config, "startupTimeout", defaults.startup_timeout),
-        queue_size=_whole(config, "jobQueueSize", 0) or defaults.queue_size,
+        response_timeout=wanted.response_timeout
+        or _number(config, "responseTimeout", defaults.response_timeout, LEAST_TIMEOUT),
+        startup_timeout=wanted.startup_timeout
+        or _number(config, "startupTimeout", defaults.startup_timeout, LEAST_TIMEOUT),
+        queue_size=_whole(config, "jobQueueSize", defaults.queue_size, least=1),
         handler=wanted.handler or archive.manifest.handler,
         runtime=wanted.runtime or archive.manifest.runtime,
         gpu_ids=gpu_ids,
     )
 
 
-def _whole(config: object, key: str, default: int) -> int:
-    return int(_number(config, key, default, whole=True))
+def _whole(config: object, key: str, default: int, least: int = 0) -> int:
+    return int(_number(config, key, default, least, is_whole=True))
 
 
-def _number(config: object, key: str, default: float, whole: bool = False) -> float:
-    """Return a number of a model-config; what is no number is told about, and the default counts."""
+def _number(config: object, key: str, default: float, least: float = 0, is_whole: bool = False) -> float:
+    """Return a number of a model-config; what is no such number is told about, and the default counts."""
     value = config.get(key) if isinstance(config, dict) else None
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value < 0:
+    is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not value >= least:  # also when it is no number by its own account: .nan
+        what = "whole number" if is_whole else "number"
         log.warning(
-            "model-config.yaml: %s is %r, which is no %s; %g counts.",
-            key,
-            value,
-            "count" if whole else "number",
-            default,
+            "model-config.yaml: %s is %r, which is no %s from %g on; %g counts.", key, value, what, least, default
         )
         return default
     return float(value)

@@ -163,6 +163,7 @@ class Link:
         if self._staged:
             pieces = self._staged
             self._staged = []
+            self.words[page.SENT] = self._last_number
             self._write(pieces)
 
     def _write(self, pieces: Sequence[frames.Bytes]) -> None:
@@ -212,12 +213,15 @@ class Link:
         than the answer.
         """
         receive = self._inbox.receive
-        end = time.perf_counter() + seconds
+        clock, words, number = time.perf_counter, self.words, self._last_number
+        end = clock() + seconds
+        while words[page.FINISHED] < number and clock() < end:
+            pass
         while True:
             try:
                 data = receive()
             except (BlockingIOError, InterruptedError):
-                if time.perf_counter() >= end:
+                if clock() >= end:
                     return
             except OSError:
                 return  # the loop will hear of it

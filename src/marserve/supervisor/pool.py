@@ -177,6 +177,9 @@ class Pool:
         for link in self._links:
             if not link.in_flight:
                 self._dispatch(time.monotonic())
+                if self._is_alone(job.arrived, link):
+                    link.await_answer(AWAIT)
+                    self._awaited = time.monotonic()
                 return
         self._has_tick = True
         self._loop.call_soon(self._tick)

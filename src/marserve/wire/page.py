@@ -23,7 +23,9 @@ TAKEN_BACK = 8
 CANCEL = 9
 #: Number of the last batch whose answers the server has copied out of the arena.
 CONSUMED = 10
-#: How long the worker polls its socket before it blocks, microseconds; the server changes it as workers come and go.
+#: Number of the last batch that the server has sent, or is about to: a worker that polls looks here.
+SENT = 12
+#: How long the worker looks for work before it blocks, microseconds; the server changes it as workers come and go.
 POLL_MICROSECONDS = 11
 
 PAGE_SIZE = 4096

@@ -1,0 +1,434 @@
+"""What a door may ask about models, over fake workers on a fake clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from plane_bench import PlaneBench, archive
+from pool_bench import TIMED
+
+from marserve.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    JobTimeout,
+    LoadError,
+    MethodNotAllowed,
+    ModelNotFound,
+    OutOfMemory,
+    ServeError,
+    VersionNotFound,
+)
+from marserve.models.model import VersionConfig
+from marserve.planes.management import Registration, resolve
+from marserve.supervisor.lifecycle import VersionState
+from marserve.testing import GOOD, HELD, FakeClock, Script, in_fake_time, settle
+
+FAILS = Script(outcome={"ok": False, "message": "No module named x", "traceback": "line 1"})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeClock()
+    for module in TIMED:
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def bench(clock, tmp_path, caplog):
+    caplog.set_level(logging.CRITICAL + 1, "marserve")
+    return lambda **options: PlaneBench(clock, tmp_path, **options)
+
+
+def wanted(location="digits.mar", **options):
+    return Registration(location, **options)
+
+
+# Registering
+
+
+@in_fake_time
+async def test_a_model_is_registered_with_its_workers(clock, bench):
+    house = bench()
+
+    version = await house.management.register(wanted(initial_workers=2), wait=True)
+
+    assert (version.name, version.version, version.pool.state) == ("digits", "2.0", VersionState.READY)
+    assert house.registry.find("digits", None) is version
+    told = house.starter.worker(0).told
+    assert {
+        key: told[key] for key in ("style", "model_name", "model_version", "folder", "handler", "batch_size")
+    } == {
+        "style": "native",
+        "model_name": "digits",
+        "model_version": "2.0",
+        "folder": "/models/digits",
+        "handler": "service.py",
+        "batch_size": 1,
+    }
+    await house.close()
+
+
+@in_fake_time
+async def test_who_does_not_wait_gets_the_version_before_its_workers_are_there(clock, bench):
+    house = bench(script=Script())
+
+    version = await house.management.register(wanted(), wait=False)
+
+    assert version.pool.state is VersionState.STARTING
+    assert house.management.describe("digits", None) == [version]
+    await house.close()
+
+
+@in_fake_time
+async def test_without_workers_a_model_is_only_registered(clock, bench):
+    house = bench()
+
+    version = await house.management.register(wanted(initial_workers=0), wait=True)
+
+    assert version.pool.state is VersionState.REGISTERED
+    assert house.starter.processes == []
+    await house.close()
+
+
+@in_fake_time
+async def test_a_model_that_does_not_load_leaves_nothing_behind(clock, bench):
+    house = bench(script=FAILS)
+
+    with pytest.raises(LoadError, match="No module named x") as failed:
+        await house.management.register(wanted(), wait=True)
+
+    assert (failed.value.model, failed.value.version) == ("digits", "2.0")
+    assert failed.value.traceback == "line 1"
+    assert house.registry.models == {}
+    assert house.starter.living == []
+    house.starter.script = GOOD
+    assert await house.management.register(wanted(), wait=True)
+    await house.close()
+
+
+@in_fake_time
+async def test_a_version_that_does_not_load_leaves_its_siblings_alone(clock, bench):
+    house = bench()
+    house.stock("old.mar", version="1.0")
+    first = await house.management.register(wanted("old.mar"), wait=True)
+    house.starter.script = FAILS
+
+    with pytest.raises(LoadError):
+        await house.management.register(wanted(), wait=True)
+
+    assert list(house.registry) == [first]
+    assert house.registry.find("digits", None) is first
+    await house.close()
+
+
+@in_fake_time
+async def test_who_did_not_wait_finds_a_model_that_does_not_load_as_failed(clock, bench):
+    house = bench(script=FAILS)
+
+    version = await house.management.register(wanted(), wait=False)
+    await settle()
+
+    assert version.pool.state is VersionState.FAILED
+    assert house.registry.find("digits", None) is version
+    await house.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"location": "nowhere.mar"}, ModelNotFound),
+        ({"location": "nameless.mar"}, BadRequest),
+        ({"location": "handlerless.mar"}, LoadError),
+    ],
+)
+@in_fake_time
+async def test_what_cannot_be_registered_is_told_and_changes_nothing(clock, bench, given, error):
+    house = bench()
+    house.stock("nameless.mar", name="")
+    house.stock("handlerless.mar", handler="")
+
+    with pytest.raises(error):
+        await house.management.register(wanted(**given), wait=True)
+
+    assert house.registry.models == {}
+    assert house.starter.processes == []
+    await house.close()
+
+
+@in_fake_time
+async def test_a_name_and_version_are_registered_once(clock, bench):
+    house = bench()
+    await house.management.register(wanted(), wait=True)
+
+    with pytest.raises(Conflict):
+        await house.management.register(wanted(), wait=True)
+
+    assert len(house.starter.processes) == 1
+    assert await house.management.register(wanted(model_name="other"), wait=True)
+    await house.close()
+
+
+@in_fake_time
+async def test_two_who_register_the_same_at_once_get_one_version(clock, bench):
+    house = bench()
+
+    results = await asyncio.gather(
+        *(house.management.register(wanted(), wait=True) for _ in range(2)), return_exceptions=True
+    )
+
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "ModelVersion"]
+    await house.close()
+
+
+@in_fake_time
+async def test_a_version_that_is_removed_while_it_loads_is_not_said_to_be_registered(clock, bench):
+    house = bench(script=Script())
+    registering = asyncio.ensure_future(house.management.register(wanted(), wait=True))
+    await settle()
+
+    await house.management.unregister("digits", None)
+
+    with pytest.raises(ServeError):
+        await registering
+    assert house.registry.models == {}
+    await house.close()
+
+
+@in_fake_time
+async def test_a_closed_house_takes_nothing_in_or_out_but_what_it_starts_with(clock, bench):
+    house = bench(is_open=False)
+
+    with pytest.raises(MethodNotAllowed, match="switched off"):
+        await house.management.register(wanted(), wait=True)
+    version = await house.management.register(wanted(), wait=True, at_startup=True)
+    with pytest.raises(MethodNotAllowed):
+        await house.management.unregister("digits", None)
+
+    assert version.loaded_at_startup
+    assert house.inference.only_model() == "digits"
+    await house.close()
+
+
+# Scaling
+
+
+@in_fake_time
+async def test_scaling_waits_for_the_workers_that_are_wanted(clock, bench):
+    house = bench()
+    await house.management.register(wanted(), wait=True)
+
+    version = await house.management.scale("digits", None, 3, 3, wait=True)
+    assert (version.pool.ready_count, version.config.min_workers) == (3, 3)
+
+    await house.management.scale("digits", None, 1, 2, wait=True)
+    assert (version.pool.ready_count, len(house.starter.living)) == (1, 1)
+    assert (version.config.min_workers, version.config.max_workers) == (1, 2)
+    await house.close()
+
+
+@in_fake_time
+async def test_scaling_that_fails_says_why_and_keeps_who_runs(clock, bench):
+    house = bench()
+    version = await house.management.register(wanted(), wait=True)
+    house.starter.script = Script(outcome={"ok": False, "kind": "OutOfMemory", "message": "no memory"})
+
+    with pytest.raises(OutOfMemory) as failed:
+        await house.management.scale("digits", None, 2, 2, wait=True)
+
+    assert failed.value.model == "digits"
+    assert version.pool.ready_count == 1
+    await house.close()
+
+
+@pytest.mark.parametrize(("least", "most"), [(-1, 1), (2, 1)])
+@in_fake_time
+async def test_numbers_of_workers_that_make_no_sense_are_refused(clock, bench, least, most):
+    house = bench()
+    version = await house.management.register(wanted(), wait=True)
+
+    with pytest.raises(BadRequest):
+        await house.management.scale("digits", None, least, most, wait=True)
+
+    assert version.pool.target == 1
+    await house.close()
+
+
+@in_fake_time
+async def test_what_is_not_there_cannot_be_managed(clock, bench):
+    house = bench()
+    await house.management.register(wanted(), wait=True)
+
+    for act in (
+        lambda name, version: house.management.scale(name, version, 1, 1, wait=True),
+        house.management.unregister,
+    ):
+        with pytest.raises(ModelNotFound):
+            await act("nothing", None)
+        with pytest.raises(VersionNotFound):
+            await act("digits", "9.9")
+    with pytest.raises(VersionNotFound):
+        house.management.set_default("digits", "9.9")
+    with pytest.raises(ModelNotFound):
+        house.management.describe("nothing", "all")
+    await house.close()
+
+
+# Removing
+
+
+@in_fake_time
+async def test_a_version_that_is_removed_answers_what_it_has_accepted(clock, bench):
+    house = bench(script=HELD)
+    version = await house.management.register(wanted(), wait=True)
+    replies = [house.predict(b"a"), house.predict(b"b")]
+    removing = asyncio.ensure_future(house.management.unregister("digits", None))
+    await settle()
+    with pytest.raises(ModelNotFound):
+        house.predict()
+    for _ in replies:
+        house.starter.worker().serve(await house.starter.worker().next_batch())
+
+    assert await removing is version
+    assert [reply.body for reply in replies] == [b"a", b"b"]
+    assert house.starter.living == []
+    await house.close()
+
+
+@in_fake_time
+async def test_a_version_that_does_not_end_in_time_is_ended_by_force(clock, bench):
+    house = bench(script=HELD, unregister_timeout=5.0)
+    await house.management.register(wanted(), wait=True)
+    running, waiting = house.predict(b"a"), house.predict(b"b")
+    house.starter.worker().begin(await house.starter.worker().next_batch())
+    began = clock.monotonic()
+
+    with pytest.raises(JobTimeout, match="Timed out while cleaning resources: digits"):
+        await house.management.unregister("digits", None)
+
+    assert clock.monotonic() - began == pytest.approx(5.0, abs=0.5)
+    await settle()
+    assert house.starter.living == []
+    assert [reply.ending_count for reply in (running, waiting)] == [1, 1]
+    assert house.registry.models == {}
+    await house.close()
+
+
+@in_fake_time
+async def test_a_default_version_goes_last(clock, bench):
+    house = bench()
+    house.stock("old.mar", version="1.0")
+    await house.management.register(wanted("old.mar"), wait=True)
+    await house.management.register(wanted(), wait=True)
+
+    with pytest.raises(Forbidden):
+        await house.management.unregister("digits", None)
+    house.management.set_default("digits", "2.0")
+    removed = await house.management.unregister("digits", "1.0")
+
+    assert removed.version == "1.0"
+    assert [one.version for one in house.management.describe("digits", "all")] == ["2.0"]
+    await house.close()
+
+
+# Listing
+
+
+@in_fake_time
+async def test_models_are_listed_by_name_in_pages(clock, bench):
+    house = bench()
+    for name in ("c", "a", "b"):
+        await house.management.register(wanted(model_name=name, initial_workers=0), wait=True)
+
+    def page(limit, offset):
+        versions, following = house.management.list_models(limit, offset)
+        return [version.name for version in versions], following
+
+    assert page(2, 0) == (["a", "b"], 2)
+    assert page(2, 2) == (["c"], None)
+    assert page(3, 0) == (["a", "b", "c"], 3)
+    assert page(9, 9) == ([], None)
+    await house.close()
+
+
+# How a version is served
+
+
+DEFAULTS = VersionConfig(
+    min_workers=2, max_workers=2, batch_size=4, max_batch_delay=0.1, queue_size=50, gpu_ids=(0, 1)
+)
+
+
+def resolved(config=(), defaults=DEFAULTS, **options):
+    return resolve(defaults, archive(**dict(config)), Registration("x", **options), False)
+
+
+def test_what_nobody_says_is_as_the_settings_have_it():
+    config = resolved()
+
+    assert (config.min_workers, config.max_workers, config.batch_size, config.max_batch_delay) == (2, 2, 4, 0.1)
+    assert (config.queue_size, config.handler, config.gpu_ids) == (50, "service.py", (0, 1))
+
+
+def test_a_registration_wins_over_the_archive_and_that_over_the_settings():
+    model_config = {"batchSize": 8, "maxBatchDelay": 50, "minWorkers": 3, "responseTimeout": 7, "jobQueueSize": 9}
+
+    of_archive = resolved(model_config)
+    assert (of_archive.batch_size, of_archive.max_batch_delay, of_archive.min_workers) == (8, 0.05, 3)
+    assert (of_archive.response_timeout, of_archive.queue_size) == (7.0, 9)
+
+    of_registration = resolved(
+        model_config, batch_size=16, max_batch_delay=0.0, initial_workers=0, response_timeout=2.0, handler="other.py"
+    )
+    assert (of_registration.batch_size, of_registration.max_batch_delay, of_registration.min_workers) == (16, 0.0, 0)
+    assert (of_registration.response_timeout, of_registration.handler) == (2.0, "other.py")
+
+
+def test_timeouts_may_be_shorter_than_a_second():
+    assert resolved({"responseTimeout": 0.5, "startupTimeout": 0.25}).response_timeout == 0.5
+
+
+def test_there_are_never_fewer_workers_at_most_than_at_least():
+    assert resolved({"minWorkers": 3, "maxWorkers": 1}).max_workers == 3
+    assert resolved({"minWorkers": 1, "maxWorkers": 4}).max_workers == 4
+
+
+def test_an_archive_may_keep_to_the_cpu_or_to_some_devices():
+    assert resolved({"deviceType": "cpu"}).gpu_ids == ()
+    assert resolved({"deviceIds": [1]}).gpu_ids == (1,)
+    assert resolved({"deviceIds": [7]}).gpu_ids == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batchSize", 0),
+        ("batchSize", -1),
+        ("batchSize", 2.5),
+        ("batchSize", True),
+        ("batchSize", "8"),
+        ("minWorkers", -1),
+        ("maxBatchDelay", -5),
+        ("maxBatchDelay", float("nan")),
+        ("responseTimeout", 0),
+        ("startupTimeout", 0),
+        ("jobQueueSize", 0),
+        ("jobQueueSize", [1]),
+    ],
+)
+def test_what_makes_no_sense_in_an_archive_is_told_and_does_not_count(caplog, key, value):
+    assert resolved({key: value}) == resolved()
+    assert f"{key} is {value!r}" in caplog.text
+
+
+@in_fake_time
+async def test_workers_are_given_devices_in_turn(clock, bench):
+    house = bench(gpu_ids=(0, 1))
+
+    await house.management.register(wanted(initial_workers=3), wait=True)
+
+    assert [process.worker.told["gpu_id"] for process in house.starter.processes] == [0, 1, 0]
+    await house.close()
