@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import ctypes
 import http.client
 import json
@@ -18,6 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -39,17 +39,6 @@ FAILED, INTERRUPTED = 1, 130
 DOORS = ("inference", "management", "metrics")
 #: Hosts that mean every network, which one can listen on but not call.
 CALLABLE = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
-#: Columns of the load test's table, and where Locust's file has them.
-FIGURES = {
-    "requests": "Request Count",
-    "failures": "Failure Count",
-    "per second": "Requests/s",
-    "median ms": "50%",
-    "95 % ms": "95%",
-    "99 % ms": "99%",
-    "longest ms": "100%",
-}
-
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -228,43 +217,48 @@ def scale(server: Server) -> None:
         say(f"curl -X PUT {shlex.quote(url)}\n  -> {call('PUT', url)} ({time.monotonic() - began:.2f} s)")
 
 
-def load_test(server: Server, work: Path, users: int, seconds: int) -> None:
+def load_test(server: Server, users: int, seconds: int) -> None:
     """Run a short Locust test against one archive and print its table.
 
     Raises:
         TourError: it saw failures, or could not run.
     """
-    stats, failures = work / "locust_stats.csv", work / "locust_failures.csv"
-    for file in (stats, failures):
-        file.unlink(missing_ok=True)
     command = [program("locust"), "--headless", "--host", server.inference, "--model", STAR]
     command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
     say("$ " + shlex.join(command))
-    command += ["--only-summary", "--loglevel", "WARNING", "--csv", str(work / "locust")]
+    # The tables that it writes to standard error are wider than most terminals.
+    command += ["--json", "--only-summary", "--loglevel", "WARNING"]
     with working(f"{users} users for {seconds} s"):
         ended = subprocess.run(
             command, cwd=ROOT, check=False, capture_output=True, text=True, preexec_fn=end_with_parent
         )
-    if not stats.is_file():
-        raise TourError(f"Locust ended with code {ended.returncode}:\n{ended.stderr.strip()}")
-    total = rows_of(stats)[-1]
+    found = json.loads(ended.stdout) if ended.stdout.strip() else []
+    for entry in found:
+        print_figures(entry)
+    if ended.returncode or not found:
+        _, _, reasons = ended.stderr.rpartition("Error report")
+        raise TourError(f"The load test ended with code {ended.returncode}:\n{reasons.strip()}")
+
+
+def print_figures(entry: dict[str, Any]) -> None:
+    """Print what Locust found out about one kind of request."""
+    counts = {int(milliseconds): count for milliseconds, count in entry["response_times"].items()}
+    times = [milliseconds for milliseconds in sorted(counts) for _ in range(counts[milliseconds])]
+    duration = entry["last_request_timestamp"] - entry["start_time"]
+    figures = {
+        "requests": entry["num_requests"],
+        "failures": entry["num_failures"],
+        "per second": entry["num_requests"] / duration,
+        "median ms": times[len(times) // 2],
+        "95 % ms": times[len(times) * 95 // 100],
+        "99 % ms": times[len(times) * 99 // 100],
+        "longest ms": times[-1],
+    }
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for column in FIGURES:
+    for column in figures:
         table.add_column(column, justify="right")
-    table.add_row(*(f"{float(total[name]):,.0f}" if total[name] != "N/A" else "-" for name in FIGURES.values()))
+    table.add_row(*(f"{figure:,.0f}" for figure in figures.values()))
     console.print(table)
-    # Locust writes a reason as the exception that it makes of it: CatchResponseError('503 QueueFull').
-    reasons = [
-        f"{row['Occurrences']} x {row['Error'].split(chr(39))[1:2] or row['Error']}" for row in rows_of(failures)
-    ]
-    if ended.returncode or reasons:
-        raise TourError("The load test saw failures:\n" + "\n".join(reasons or [ended.stderr.strip()]))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file that Locust wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def tell_what_to_try(server: Server, lines: list[str]) -> None:
@@ -293,7 +287,7 @@ def take_the_tour(server: Server, args: argparse.Namespace) -> list[str]:
     step(f"Scaling {STAR} through the management API")
     scale(server)
     step("Load test")
-    load_test(server, args.work, args.users, args.seconds)
+    load_test(server, args.users, args.seconds)
     return lines
 
 
@@ -346,7 +340,7 @@ def main() -> int:
     except BrokenPipeError:  # who read our output has had enough; nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = FAILED
-    return server.code or code
+    return code or server.code
 
 
 if __name__ == "__main__":

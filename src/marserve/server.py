@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -31,10 +32,11 @@ from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane, Registration
+from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.guard import Guard
 from marserve.supervisor.helper import run_helper
-from marserve.supervisor.pool import PoolSettings, set_polling
+from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
 
 log = logging.getLogger("marserve.server")
@@ -42,6 +44,8 @@ worker_log = logging.getLogger("marserve.output")
 
 #: How long a worker polls its socket before it blocks, seconds.
 POLL = 0.0002
+#: Objects between two collections: a request makes a few dozen, and leaves none behind.
+GC_THRESHOLD = 20_000
 #: How many models of the start-up are loaded at once.
 LOAD_AT_ONCE = 4
 
@@ -103,6 +107,7 @@ class Server:
         house = House(
             starter=Spawner(_worker_line, runtime, self._guard),
             gate=self._gate,
+            crowd=Crowd(os.cpu_count() or 1, POLL),
             observer=self._observer,
             pool=PoolSettings(arena_bytes=settings.arena_size, environment=environment),
             load={
@@ -255,7 +260,10 @@ class Server:
 
         await asyncio.gather(*(load(location, name) for location, name in wanted))
         self.inference.startup = None
-        self.balance()
+        # What has been loaded by now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         if ready is not None:
             ready(addresses)
 
@@ -275,10 +283,6 @@ class Server:
             else:
                 wanted.append((choice.location, choice.name or None))
         return wanted
-
-    def balance(self) -> None:
-        """Let workers poll for work while there are cores enough."""
-        set_polling([version.pool for version in self._registry], os.cpu_count() or 1, POLL)
 
     async def _stop(self) -> int:
         """Drain: doors first, so that nothing new comes in; then pools; then everything else."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from live import LiveServer, make_archive, serving
 from services import MIRROR, STEERED
 

@@ -1,4 +1,4 @@
-"""The tour of ``make run`` and ``make demo``: it shows everything, stops when it is told to, and leaves nothing behind."""
+"""The tour of ``make run`` and ``make demo``: it shows everything, stops when told to, and leaves nothing behind."""
 
 import re
 import shlex
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from live import PATIENCE, ROOT, all_gone, descendants
 
 DOORS = ("inference", "management", "metrics")
@@ -108,7 +109,6 @@ def test_a_signal_before_the_end_of_the_tour_is_no_success(start: Start) -> None
     assert tour.returncode == 130, printed
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
 def test_a_killed_tour_leaves_no_server(start: Start) -> None:
     tour = start()
     read_until(tour, "locust --host")

@@ -9,6 +9,7 @@ from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
+from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.pool import PoolSettings
 from marserve.testing import GOOD, FakeStarter, RecordingObserver, RecordingReply
@@ -30,7 +31,13 @@ class PlaneBench:
         self.observer = RecordingObserver()
         self.registry = Registry()
         house = House(
-            self.starter, self.gate, self.observer, PoolSettings(arena_bytes=1 << 20), {"style": "native"}, 30.0
+            self.starter,
+            self.gate,
+            Crowd(2, 0.0),
+            self.observer,
+            PoolSettings(arena_bytes=1 << 20),
+            {"style": "native"},
+            30.0,
         )
         self.management = ManagementPlane(
             self.registry,

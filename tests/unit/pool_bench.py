@@ -8,14 +8,15 @@ from itertools import count
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.job import Job, JobKind
 from marserve.batching.queue import JobQueue
-from marserve.supervisor import link, pool, worker
+from marserve.supervisor import dispatch, link, pool, worker
+from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import RestartPolicy
 from marserve.supervisor.pool import Pool, PoolSettings
 from marserve.testing import GOOD, FakeStarter, RecordingObserver, RecordingReply, settle
 
 #: Modules whose clock a test replaces.
-TIMED = (link, pool, worker)
+TIMED = (dispatch, link, pool, worker)
 
 
 class PoolBench:
@@ -41,6 +42,7 @@ class PoolBench:
             self.gate,
             self.observer,
             count(9000),
+            Crowd(2, 0.0002),
         )
         self.deadline = deadline
         self.jobs = []

@@ -51,7 +51,7 @@ class FakePool:
         self.restart_count = 0
         self.failure: ServeError | None = None
         self.failure_to_come: ServeError | None = None
-        self.last_autopsy = ""
+        self.last_autopsy = None
         self.is_draining = False
 
     @property
@@ -63,6 +63,9 @@ class FakePool:
         return version_state(
             self.target, self.ready_count, self.starting_count, self.failure is not None, self.is_draining
         )
+
+    def why_degraded(self) -> str:
+        return self.failure.message if self.failure is not None else ""
 
     def scale(self, target: int) -> None:
         self.target = target
@@ -102,7 +105,7 @@ class FakeManagement(ManagementPlane):
     """The real plane over versions without processes; ``asked`` keeps what registrations asked for."""
 
     def __init__(self, registry: Registry, *, is_open: bool = True) -> None:
-        house = House(None, None, NullObserver(), PoolSettings(), {})  # type: ignore[arg-type]
+        house = House(None, None, None, NullObserver(), PoolSettings(), {})  # type: ignore[arg-type]
         super().__init__(registry, house, self._open, VersionConfig(), is_open=is_open, unregister_timeout=5.0)
         self.asked: list[Registration] = []
         self.load_failure: ServeError | None = None

@@ -8,6 +8,7 @@ from served_fakes import Served
 
 from marserve.errors import LoadError, ModelNotFound, OutOfMemory
 from marserve.supervisor.lifecycle import WorkerState
+from marserve.supervisor.worker import Autopsy
 
 DIALECTS = ("native", "torchserve", "mms")
 OLD = ("torchserve", "mms")
@@ -363,13 +364,14 @@ def test_natively_a_description_tells_what_an_operator_looks_for() -> None:
     version = served.add(workers=2)
     version.pool.workers[1].in_flight_count = 1
     version.pool.failure = LoadError("It does not load.", "Mend it.", "Traceback:\n  boom")
-    version.pool.last_autopsy = "Worker m:1.0#9000 was ended by SIGKILL."
+    reason = "Worker m:1.0#9000 was ended by SIGKILL."
+    version.pool.last_autopsy = Autopsy(reason, None, (7,), ("its last line",))
 
     (entry,) = served.ask("GET", "/models/m").json
 
     assert (entry["digest"], entry["signature"]["inputs"][0]["name"]) == ("ab12", "input.1")
     assert [worker["state"] for worker in entry["workers"]] == ["ready", "busy"]
-    assert entry["lastDeath"] == "Worker m:1.0#9000 was ended by SIGKILL."
+    assert entry["lastDeath"] == {"reason": reason, "jobs": [7], "log": ["its last line"]}
     assert entry["lastError"]["traceback"] == ["Traceback:", "  boom"]
 
 

@@ -25,8 +25,9 @@ from marserve.errors import (
     WorkerSilent,
 )
 from marserve.supervisor import link as link_module
+from marserve.supervisor.dispatch import LOOK
 from marserve.supervisor.lifecycle import VersionState
-from marserve.supervisor.pool import ALONE, LOAD_TRIES, LOOK, MOST_ATTEMPTS, set_polling
+from marserve.supervisor.pool import LOAD_TRIES, MOST_ATTEMPTS
 from marserve.supervisor.process import Exit
 from marserve.testing import GOOD, HELD, FakeClock, RecordingReply, Script, in_fake_time, settle
 from marserve.wire import page
@@ -140,44 +141,6 @@ async def test_jobs_that_come_while_workers_start_are_answered_by_them(clock, be
     house.worker().loaded()
 
     assert await answers(jobs) == [b"a", b"b"]
-    await house.close()
-
-
-@pytest.mark.parametrize(
-    ("polls", "spent", "apart", "is_awaited"),
-    [
-        (True, 0.00005, 0.001, True),
-        (False, 0.00005, 0.001, False),  # a worker that sleeps first is not that quick
-        (True, 0.01, 0.001, False),
-        (True, 0.00005, 0.0, False),  # it was there while another was waited for: clients come together
-    ],
-)
-@in_fake_time
-async def test_only_lone_requests_to_a_quick_service_are_awaited_in_place(
-    clock, bench, polls, spent, apart, is_awaited
-):
-    house = await bench(script=HELD).scaled(1)
-    set_polling([house.pool], cores=2 if polls else 1, seconds=0.0002)
-    link, worker = house.pool._links[0], house.worker()
-    awaited = []
-
-    def await_answer(seconds):
-        awaited.append(seconds)
-
-    link.await_answer = await_answer
-    for _ in range(2 * ALONE):
-        clock.advance(apart)
-        [job] = house.submit(b"a")
-        batch = await worker.next_batch()
-        worker.begin(batch)
-        worker.finish(batch)
-        worker.answer(batch, spans=(0.0, 0.0, 0.0, spent, 0.0, 0.0))
-        await answers([job])
-
-    if is_awaited:
-        assert len(awaited) == ALONE + 1, "from the one on that makes the row complete"
-    else:
-        assert len(awaited) <= 2
     await house.close()
 
 
@@ -318,7 +281,7 @@ async def test_a_worker_that_dies_is_replaced_and_only_what_it_ran_pays(clock, b
     assert "Segmentation fault" in error.message
     assert await answers([done, *waiting]) == [b"done", b"c", b"d"]
     assert [job.attempts for job in (done, running, *waiting)] == [2, 1, 2, 2]
-    assert "SIGSEGV" in house.pool.last_autopsy
+    assert "SIGSEGV" in house.pool.last_autopsy.reason
     assert house.pool.restart_count == 1
     await house.close()
 
@@ -546,7 +509,7 @@ async def test_a_link_that_cannot_be_set_up_costs_a_try_and_not_the_startup_time
     await house.pool.wait_ready(1)
 
     assert clock.monotonic() - began < 1.0
-    assert "Too many open files" in house.pool.last_autopsy
+    assert "Too many open files" in house.pool.last_autopsy.reason
     await house.close()
 
 
@@ -1006,10 +969,12 @@ async def test_a_pool_at_rest_has_no_timer(clock, bench):
 
 @in_fake_time
 async def test_workers_poll_while_there_are_cores_for_all(clock, bench):
-    house = await bench().scaled(2)
+    house = await bench().scaled(1)
+    [first] = house.pool.jobs.links
+    assert first.words[page.POLL_MICROSECONDS] == 200
 
-    set_polling([house.pool], cores=3, seconds=0.0002)
-    assert [link.words[page.POLL_MICROSECONDS] for link in house.pool._links] == [200, 200]
-    set_polling([house.pool], cores=2, seconds=0.0002)
-    assert [link.words[page.POLL_MICROSECONDS] for link in house.pool._links] == [0, 0]
+    await house.scaled(2)
+    assert [link.words[page.POLL_MICROSECONDS] for link in house.pool.jobs.links] == [0, 0]
+    await house.scaled(1)
+    assert [link.words[page.POLL_MICROSECONDS] for link in house.pool.jobs.links] == [200]
     await house.close()

@@ -35,6 +35,11 @@ class JobQueue:
             f"<JobQueue {len(self)}/{self.bound} batch={self.policy.batch_size} delay={self.policy.max_batch_delay}>"
         )
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether ``take`` may find something; cheaper than the length."""
+        return bool(self._jobs)
+
     def put(self, job: Job) -> None:
         """Append a job.
 

@@ -4,7 +4,7 @@ A row is a field of ``Settings``: its name is the key in ``config.properties``, 
 keys of the two old servers keep their names. Values inside have no unit but float seconds and whole bytes.
 """
 
-# ruff: noqa: RUF009 -- row() gives a dataclass field, which is what a field is for
+
 
 import json
 from collections.abc import Mapping

@@ -12,6 +12,7 @@ from marserve.archive.signature import Signature
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.queue import JobQueue
 from marserve.observer import Observer
+from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.pool import Pool, PoolSettings
 from marserve.supervisor.process import Starter
@@ -70,7 +71,7 @@ class House:
     """What every version needs from the server that it lives in.
 
     Attributes:
-        starter, gate, observer: see their rooms.
+        starter, gate, crowd, observer: see their rooms.
         pool: settings that all pools share.
         load: what every worker is told when it loads, whatever the model.
         job_deadline: longest time from a request's arrival to the start of its answer, seconds.
@@ -78,6 +79,7 @@ class House:
 
     starter: Starter
     gate: Gate
+    crowd: Crowd
     observer: Observer
     pool: PoolSettings
     load: Mapping[str, object]
@@ -119,6 +121,7 @@ class ModelVersion:
             house.gate,
             house.observer,
             numbers,
+            house.crowd,
         )
         self._device_turn = 0
 

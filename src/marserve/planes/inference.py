@@ -106,7 +106,7 @@ class InferencePlane:
             is_default = self._registry.models[version.name].default is version
             if pool.state in (VersionState.READY, VersionState.REGISTERED):
                 continue
-            why = pool.failure.message if pool.failure is not None else pool.last_autopsy
+            why = pool.why_degraded()
             reasons.append(
                 f"{pool.name} is {pool.state}: {pool.ready_count} of {pool.target} workers can answer."
                 + (f" {why}" if why else "")

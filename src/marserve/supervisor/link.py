@@ -163,7 +163,6 @@ class Link:
         if self._staged:
             pieces = self._staged
             self._staged = []
-            self.words[page.SENT] = self._last_number
             self._write(pieces)
 
     def _write(self, pieces: Sequence[frames.Bytes]) -> None:
@@ -205,29 +204,6 @@ class Link:
         except OSError:
             data = b""
         self._take_in(data)
-
-    def await_answer(self, seconds: float) -> None:
-        """Look for an answer without going back to the loop, at most so long.
-
-        For a lone request to a quick service: the loop would go to sleep and be woken again, which takes longer
-        than the answer.
-        """
-        receive = self._inbox.receive
-        clock, words, number = time.perf_counter, self.words, self._last_number
-        end = clock() + seconds
-        while words[page.FINISHED] < number and clock() < end:
-            pass
-        while True:
-            try:
-                data = receive()
-            except (BlockingIOError, InterruptedError):
-                if clock() >= end:
-                    return
-            except OSError:
-                return  # the loop will hear of it
-            else:
-                self._take_in(data)
-                return
 
     def _take_in(self, data: bytes) -> None:
         answered: list[_Answered] = []

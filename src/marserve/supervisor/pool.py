@@ -1,4 +1,4 @@
-"""The workers of one model version: scales them, feeds them from the queue, and replaces those that die."""
+"""The workers of one model version: starts, scales and stops them, and replaces those that die."""
 
 from __future__ import annotations
 
@@ -9,32 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from marserve.batching.job import Job, JobState
+from marserve.batching.job import Job
 from marserve.batching.queue import JobQueue
-from marserve.errors import JobTimeout, LoadError, NoWorker, ServeError, ShuttingDown, WorkerDied, WorkerSilent
+from marserve.errors import LoadError, NoWorker, ServeError, ShuttingDown, WorkerDied, WorkerSilent
 from marserve.observer import Observer
+from marserve.supervisor.crowd import Crowd
+from marserve.supervisor.dispatch import Dispatcher
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import RestartPolicy, Row, VersionState, WorkerState, version_state
-from marserve.supervisor.link import Link
 from marserve.supervisor.process import Starter
-from marserve.supervisor.worker import Worker
-from marserve.wire import page
+from marserve.supervisor.worker import Autopsy, Worker
 
 log = logging.getLogger("marserve.pool")
 
-#: A batch that runs longer than this, and than ten times its estimate, gives up what waits behind it.
-SLOW_FLOOR = 0.005
-SLOW_FACTOR = 10.0
-#: How often the pages are looked at while batches wait behind running ones, seconds.
-LOOK_AHEAD = 0.005
-#: How often deadlines and timeouts are looked at otherwise, seconds.
-LOOK = 0.1
-#: Requests in a row that must have come alone before the answer to the next is awaited in place.
-ALONE = 16
-#: Seconds that must lie between an awaited answer and the next request for that to have come alone.
-APART = 0.00001
-#: Slowest service whose answer is awaited, and how long it is, seconds.
-QUICK, AWAIT = 0.0005, 0.0003
 #: Tries of a worker that dies while it loads before the version counts as failed: a service that ends its own
 #: process never gets as far as an error that could be told.
 LOAD_TRIES = 3
@@ -64,7 +51,7 @@ class PoolSettings:
 
 
 class Pool:
-    """Workers and queue of one version; implements ``WorkerOwner``."""
+    """The workers of one version; implements ``WorkerOwner`` and ``Staff``."""
 
     def __init__(
         self,
@@ -77,6 +64,7 @@ class Pool:
         gate: Gate,
         observer: Observer,
         numbers: count[int],
+        crowd: Crowd,
     ) -> None:
         # Lifetime of the pool
         self.name = name
@@ -87,27 +75,21 @@ class Pool:
         self._starter = starter
         self._gate = gate
         self._observer = observer
-        self.job_ended: Callable[[Job], None] = observer.job_ended
+        self._crowd = crowd
+        self.jobs = Dispatcher(name, queue, observer.job_ended, self)
+        self.submit, self.cancel, self.job_ended = self.jobs.submit, self.jobs.cancel, observer.job_ended
         self._numbers = numbers
         self._loop = asyncio.get_running_loop()
         # Workers
         self.target = 0
         self.workers: list[Worker] = []
-        self._links: list[Link] = []
         self.failure: ServeError | None = None
-        self.last_autopsy: str = ""
+        self.last_autopsy: Autopsy | None = None
         self._row = Row(settings.restart)
         self._load_deaths = 0
         self._restarts: set[asyncio.TimerHandle] = set()
         self.is_draining = False
         self._changed: set[asyncio.Future[None]] = set()
-        # Dispatch
-        self._has_tick = False
-        #: requests in a row that came alone, and when the answer to the last of them was awaited
-        self._alone = 0
-        self._awaited = 0.0
-        self._wake: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None
         self.restart_count = 0
 
     # State
@@ -115,12 +97,18 @@ class Pool:
     @property
     def ready_count(self) -> int:
         """Workers that can answer."""
-        return len(self._links)
+        return len(self.jobs.links)
 
     @property
     def starting_count(self) -> int:
         """Workers that load, or wait for their restart."""
         return sum(worker.is_loading for worker in self.workers) + len(self._restarts)
+
+    def why_degraded(self) -> str:
+        """Return why workers are missing, "" when they are only on their way."""
+        if self.failure is not None:
+            return self.failure.message
+        return self.last_autopsy.reason if self.last_autopsy is not None else ""
 
     @property
     def state(self) -> VersionState:
@@ -160,46 +148,10 @@ class Pool:
         if self.is_draining:
             raise ShuttingDown(f"{self.name} was removed before its workers could answer.")
 
-    # Jobs
+    # Staff
 
-    def submit(self, job: Job) -> None:
-        """Accept a job; from here on it ends with exactly one answer.
-
-        Raises:
-            QueueFull: the queue is at its bound.
-            NoWorker: no worker is there and none is coming.
-        """
-        if not self._links:
-            self._refuse_if_hopeless()
-        self.queue.put(job)
-        if self._has_tick:
-            return
-        for link in self._links:
-            if not link.in_flight:
-                self._dispatch(time.monotonic())
-                if self._is_alone(job.arrived, link):
-                    link.await_answer(AWAIT)
-                    self._awaited = time.monotonic()
-                return
-        self._has_tick = True
-        self._loop.call_soon(self._tick)
-
-    def _is_alone(self, arrived: float, link: Link) -> bool:
-        """Whether requests come one at a time to a service that answers at once.
-
-        A request that arrives in the very moment in which the answer to another was awaited was there before:
-        then clients do come together, and whoever waits here keeps the others waiting.
-        """
-        if arrived - self._awaited < APART or len(link.in_flight) != 1:
-            self._alone = 0
-            return False
-        self._alone += 1
-        if self._alone < ALONE or link.slowest > QUICK or not link.words[page.POLL_MICROSECONDS]:
-            self._awaited = 0.0
-            return False
-        return True
-
-    def _refuse_if_hopeless(self) -> None:
+    def refuse_if_hopeless(self) -> None:
+        """See ``Staff``."""
         if self.is_draining:
             raise ShuttingDown(f"{self.name} is being removed.")
         if self.target == 0:
@@ -209,118 +161,21 @@ class Pool:
                 f"{self.name} has no worker, because none could be started: {self.failure.message}",
                 "Mend the archive and register it again, or scale the model to try again.",
             )
-        self._keep_looking()
 
-    def cancel(self, job: Job, error: ServeError) -> None:
-        """End a job for which nobody waits any more. A batch that runs already is not interrupted."""
-        if job.state is JobState.ANSWERED:
-            return
-        if job.state is JobState.QUEUED:
-            self.queue.cancel(job)
-        self._end(job, error, tell=False)
+    def most_in_flight(self) -> int:
+        """See ``Staff``. A worker that is being stopped may hang in its last batch: it counts."""
+        return max((worker.in_flight_count for worker in self.workers), default=0)
 
-    def _end(self, job: Job, error: ServeError, tell: bool = True) -> None:
-        if job.state is JobState.ANSWERED:
-            return
-        job.state = JobState.ANSWERED
-        job.error = error
-        job.done = time.monotonic()
-        if tell:
-            job.fail(error)
-        self.job_ended(job)
+    def has_starting(self) -> bool:
+        """See ``Staff``."""
+        return self.starting_count > 0
 
-    # Dispatch
+    def why_none(self) -> str:
+        """See ``Staff``."""
+        return f" ({self.failure.message})" if self.failure is not None else ""
 
-    def _tick(self) -> None:
-        self._has_tick = False
-        self._dispatch(time.monotonic())
-
-    def _dispatch(self, now: float) -> None:
-        """Give workers what leaves now: the one rule of who gets what, called whenever something has changed."""
-        queue = self.queue
-        links = self._links
-        touched: list[Link] = []
-        while queue._jobs:
-            link = self._freest(links)
-            if link is None:
-                break
-            batch = queue.take(not link.in_flight, now)
-            if not isinstance(batch, list):
-                if batch is not None and not link.in_flight:
-                    self._wake_at(batch)
-                break
-            link.stage(batch, now)
-            touched.append(link)
-        for link in touched:
-            link.flush()
-        if touched and self._look is None:
-            self._keep_looking()
-
-    @staticmethod
-    def _freest(links: list[Link]) -> Link | None:
-        """Return the link with the least in its hands that has room."""
-        best = None
-        least = 1 << 30
-        for link in links:
-            size = len(link.in_flight)
-            if size < least and size < link.depth:
-                best, least = link, size
-        return best
-
-    def _wake_at(self, moment: float) -> None:
-        if self._wake is None:
-            self._wake = self._loop.call_later(max(0.0, moment - time.monotonic()), self._woken)
-
-    def _woken(self) -> None:
-        self._wake = None
-        self._dispatch(time.monotonic())
-
-    # Looking at pages, deadlines and timeouts
-
-    def _keep_looking(self) -> None:
-        """Keep one timer while there is anything to look at; a pool at rest costs nothing."""
-        if self._look is not None:
-            return
-        # Of all workers, not only of those that get work: a stopping one may hang in its last batch.
-        most = max((worker.in_flight_count for worker in self.workers), default=0)
-        if most > 1:
-            self._look = self._loop.call_later(LOOK_AHEAD, self._looked)
-        elif most or self.queue or self.starting_count:
-            self._look = self._loop.call_later(LOOK, self._looked)
-
-    def _looked(self) -> None:
-        self._look = None
-        now = time.monotonic()
-        self._take_back_behind_slow()
-        self._end_silent(now)
-        for job in self.queue.expire(now):
-            self._end(job, self._late(job, now))
-        self._keep_looking()
-
-    def _late(self, job: Job, now: float) -> JobTimeout:
-        waited = now - job.arrived
-        why = "no worker was free" if self._links else "no worker is ready"
-        if self.failure is not None:
-            why += f" ({self.failure.message})"
-        return JobTimeout(
-            f"The request waited {waited:.1f} s in the queue of {self.name}: {why} before its deadline.",
-            "Add workers, or raise job_deadline.",
-        )
-
-    def _take_back_behind_slow(self) -> None:
-        now_ns = time.monotonic_ns()
-        back: list[Job] = []
-        for link in self._links:
-            if len(link.in_flight) > 1:
-                running = link.running_for(now_ns)
-                if running > SLOW_FLOOR and running > SLOW_FACTOR * link.slowest:
-                    back += link.take_back()
-                    link.depth = 1
-        if back:
-            self.queue.put_back(sorted(back, key=_by_arrival))
-            self._dispatch(time.monotonic())
-
-    def _end_silent(self, now: float) -> None:
+    def look_at_workers(self, now: float) -> None:
+        """See ``Staff``."""
         now_ns = time.monotonic_ns()
         limit = self.settings.response_timeout
         for worker in self.workers:
@@ -357,7 +212,7 @@ class Pool:
         if surplus > 0:
             self._stop_some(surplus)
         if target == 0:
-            self._end_waiting(NoWorker(f"{self.name} was scaled to no worker."))
+            self.jobs.end_waiting(NoWorker(f"{self.name} was scaled to no worker."))
         self._has_changed()
 
     def _serving(self) -> list[Worker]:
@@ -382,20 +237,23 @@ class Pool:
             self._fail(LoadError(f"No worker process for {self.name} could be started: {error}."))
             return
         self._observer.worker_changed(worker)
-        self._keep_looking()
+        self.jobs.keep_looking()
 
     def _stop_some(self, surplus: int) -> None:
         """Stop those first that are not ready yet, then those with the least in their hands."""
         order = sorted(self._serving(), key=lambda worker: (not worker.is_loading, worker.in_flight_count))
         back: list[Job] = []
         for worker in order[:surplus]:
-            if worker.link in self._links:
-                self._links.remove(worker.link)
+            self._take_off(worker)
             back += worker.stop()
             self._observer.worker_changed(worker)
-        if back:
-            self.queue.put_back(sorted(back, key=_by_arrival))
-            self._dispatch(time.monotonic())
+        self.jobs.put_back(back)
+
+    def _take_off(self, worker: Worker) -> None:
+        """Give a worker no more work."""
+        self.jobs.remove(worker.link)
+        if worker.link is not None:
+            self._crowd.leave(worker.link)
 
     async def drain(self, timeout: float) -> None:
         """Answer what was accepted, then stop every worker; what is left after ``timeout`` seconds is told so."""
@@ -403,13 +261,10 @@ class Pool:
         self._has_changed()
         try:
             async with asyncio.timeout(timeout):
-                while self.queue or any(link.in_flight for link in self._links):
-                    if not self._links and not self.starting_count:
-                        break
+                while self.jobs.is_busy and (self.ready_count or self.starting_count):
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("%s did not finish its work within %g s of draining.", self.name, timeout)
-        self._end_waiting(ShuttingDown(f"{self.name} was stopped before the request's turn came."))
         await self.close()
 
     async def close(self) -> None:
@@ -418,41 +273,34 @@ class Pool:
         self.target = 0
         self._fill()
         self._stop_some(len(self._serving()))
-        self._end_waiting(ShuttingDown(f"{self.name} was stopped before the request's turn came."))
-        if self._wake is not None:
-            self._wake.cancel()
+        self.jobs.end_waiting(ShuttingDown(f"{self.name} was stopped before the request's turn came."))
         await self.wait_until(lambda: not self.workers)
-        if self._look is not None:
-            self._look.cancel()
+        self.jobs.close()
 
     def kill_all(self, sentence: ServeError) -> None:
         """End every worker at once; the jobs that they run get ``sentence``."""
         self.is_draining = True
         self.target = 0
         self._fill()
-        self._end_waiting(sentence)
+        self.jobs.end_waiting(sentence)
         for worker in list(self.workers):
             worker.kill(sentence)
-
-    def _end_waiting(self, error: ServeError) -> None:
-        for job in self.queue.take_all():
-            self._end(job, error)
 
     # WorkerOwner
 
     def worker_ready(self, worker: Worker) -> None:
         """See ``WorkerOwner``."""
         assert worker.link is not None
-        self._links.append(worker.link)
         self._load_deaths = 0
+        self._crowd.join(worker.link)
+        self.jobs.add(worker.link)
         self._observer.worker_changed(worker)
         self._has_changed()
-        self._dispatch(time.monotonic())
 
     def worker_answered(self, worker: Worker) -> None:
         """See ``WorkerOwner``."""
-        if self.queue._jobs:
-            self._dispatch(time.monotonic())
+        if self.queue.has_jobs:
+            self.jobs.dispatch(time.monotonic())
 
     def worker_load_failed(self, worker: Worker, error: ServeError) -> None:
         """See ``WorkerOwner``."""
@@ -467,37 +315,38 @@ class Pool:
     def worker_ended(self, worker: Worker, suspects: list[Job], innocents: list[Job]) -> None:
         """See ``WorkerOwner``."""
         self.workers.remove(worker)
-        if worker.link in self._links:
-            self._links.remove(worker.link)
+        self._take_off(worker)
         self._observer.worker_changed(worker)
         if worker.state is WorkerState.DIED:
             self._bury(worker, suspects)
         self._put_back(worker, innocents)
-        if not self._links and (self.failure is not None or not self.target) and not self.starting_count:
-            self._end_waiting(NoWorker(f"{self.name} has no worker left: {self.failure or 'it was scaled to none'}"))
+        if not self.ready_count and (self.failure is not None or not self.target) and not self.starting_count:
+            self.jobs.end_waiting(
+                NoWorker(f"{self.name} has no worker left: {self.failure or 'it was scaled to none'}")
+            )
         self._has_changed()
-        self._dispatch(time.monotonic())
-        self._keep_looking()
+        self.jobs.dispatch(time.monotonic())
+        self.jobs.keep_looking()
 
     def _put_back(self, worker: Worker, innocents: list[Job]) -> None:
         """Let other workers run what a gone one had not; but not for ever, if workers die in a row."""
         again: list[Job] = []
-        for job in sorted(innocents, key=_by_arrival):
+        for job in innocents:
             if job.attempts < MOST_ATTEMPTS:
                 again.append(job)
             else:
                 reason = worker.autopsy.reason if worker.autopsy else "its worker is gone."
-                self._end(
+                self.jobs.end(
                     job,
                     WorkerDied(f"{job.attempts} workers ended with the request in their hands; the last: {reason}"),
                 )
-        self.queue.put_back(again)
+        self.jobs.put_back(again)
 
     def _bury(self, worker: Worker, suspects: list[Job]) -> None:
         """Tell about a death, answer the jobs that ran, and arrange for a new worker."""
         autopsy = worker.autopsy
         assert autopsy is not None
-        self.last_autopsy = autopsy.reason
+        self.last_autopsy = autopsy
         log.error("%s Its last lines:\n%s", autopsy.reason, "\n".join(autopsy.log) or "(none)")
         tail = autopsy.log[-1] if autopsy.log else ""
         error = worker._sentence or WorkerDied(
@@ -505,7 +354,7 @@ class Pool:
             "GET /models/{model} on the management port shows the worker's last lines.",
         )
         for job in suspects:
-            self._end(job, error)
+            self.jobs.end(job, error)
         if worker.ready_at:  # the service does load: an earlier failure of another worker ends no tries for this one
             self.failure = None
         if self.target > len(self._serving()) + len(self._restarts) and self.failure is None:
@@ -542,18 +391,8 @@ class Pool:
         for handle in self._restarts:
             handle.cancel()
         self._restarts.clear()
-        if not self._links and not self.starting_count:  # else the last of those ends what waits
-            self._end_waiting(NoWorker(f"{self.name} has no worker, because none could be started: {error.message}"))
+        if not self.ready_count and not self.starting_count:  # else the last of those ends what waits
+            self.jobs.end_waiting(
+                NoWorker(f"{self.name} has no worker, because none could be started: {error.message}")
+            )
         self._has_changed()
-
-
-def _by_arrival(job: Job) -> float:
-    return job.arrived
-
-
-def set_polling(pools: list[Pool], cores: int, seconds: float) -> None:
-    """Let workers poll before they block while there are cores enough for all of them."""
-    links = [link for pool in pools for link in pool._links]
-    micros = int(seconds * 1e6) if len(links) < cores else 0
-    for link in links:
-        link.words[page.POLL_MICROSECONDS] = micros

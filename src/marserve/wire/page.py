@@ -23,8 +23,6 @@ TAKEN_BACK = 8
 CANCEL = 9
 #: Number of the last batch whose answers the server has copied out of the arena.
 CONSUMED = 10
-#: Number of the last batch that the server has sent, or is about to: a worker that polls looks here.
-SENT = 12
 #: How long the worker looks for work before it blocks, microseconds; the server changes it as workers come and go.
 POLL_MICROSECONDS = 11
 

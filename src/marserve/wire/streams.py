@@ -101,14 +101,22 @@ class WorkerStream:
         self._sock = sock
         self._inbox = Inbox(sock)
 
-    def receive(self, tries: int = 0) -> bytes:
-        """Return the next bytes, b"" at the end of the stream; waits for them, after so many looks without waiting."""
+    def receive(self, poll_seconds: float) -> bytes:
+        """Return the next bytes, b"" at the end of the stream.
+
+        Polls for ``poll_seconds`` first: waking a process that blocks costs tens of microseconds, more than a
+        small model needs. Where workers outnumber cores the server asks for 0, because a poller would then
+        take the time of somebody who has work.
+        """
         receive = self._inbox.receive
-        for _ in range(tries):
-            try:
-                return receive(socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                pass
+        if poll_seconds:
+            end = time.perf_counter() + poll_seconds
+            while True:
+                try:
+                    return receive(socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if time.perf_counter() >= end:
+                        break
         return receive()
 
     def receive_now(self) -> bytes:

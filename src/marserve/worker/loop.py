@@ -24,8 +24,6 @@ log = logging.getLogger("marserve.worker")
 
 #: Answers wait at most this long for others to travel with, seconds.
 GATHER = 0.0005
-#: Looks at the socket for a batch that the page has announced: it arrives within microseconds.
-TRIES = 50
 #: Objects between two collections: a batch makes few that outlive it, and a scan of a large model costs.
 GC_THRESHOLD = 20_000
 
@@ -179,8 +177,6 @@ class Loop:
         # Answers that wait for others
         self._out: List[frames.Bytes] = []
         self._first_answer = 0.0
-        #: number of the last batch that was received
-        self._last = 0
         #: the failure that was logged last
         self._last_told: Optional[Failure] = None
 
@@ -188,7 +184,7 @@ class Loop:
         """Run batches until the server says stop (True) or is gone (False)."""
         stream, words = self._stream, self._words
         while True:
-            data = stream.receive(TRIES if self._poll() else 0)
+            data = stream.receive(words[page.POLL_MICROSECONDS] / 1e6)
             if not data:
                 return False
             while data:
@@ -206,27 +202,8 @@ class Loop:
                         stream.close()
                         return True
                 # What came meanwhile is run first if answers wait: one look costs a tenth of one send.
-                data = stream.receive_now() if self._out and words[page.SENT] > self._last else b""
+                data = stream.receive_now() if self._out else b""
             self._flush()
-
-    def _poll(self) -> bool:
-        """Look for work for a short while, before the socket is asked and the process blocks.
-
-        Waking a process that blocks costs tens of microseconds, more than a small model needs. Looking at the
-        page costs the other side nothing, while asking the socket would hold the lock that a sender needs.
-        Where workers outnumber cores the server sets the while to 0: a poller would take the time of others.
-        """
-        words = self._words
-        poll_seconds = words[page.POLL_MICROSECONDS] / 1e6
-        if poll_seconds:
-            clock = time.perf_counter
-            end = clock() + poll_seconds
-            sent, last = page.SENT, self._last
-            while words[sent] == last:
-                if clock() >= end:
-                    return False
-            return True
-        return False
 
     def _flush(self) -> None:
         if self._out:
@@ -238,7 +215,6 @@ class Loop:
         """Run one batch; its answers go out with those of its neighbours, or now if they have waited enough."""
         _kind, _flags, count, number, body = frame
         words = self._words
-        self._last = number
         if number <= words[page.TAKEN_BACK]:
             return  # others have these jobs
         words[page.SINCE] = time.monotonic_ns()

@@ -14,7 +14,7 @@ from marserve.doors.http.dialects import Dialect
 from marserve.errors import ServeError
 from marserve.models.model import ModelVersion
 from marserve.supervisor.lifecycle import WorkerState
-from marserve.supervisor.worker import Worker
+from marserve.supervisor.worker import Autopsy, Worker
 
 #: Processes whose memory is read in one go: each costs some 30 microseconds of the loop.
 _AT_ONCE = 16
@@ -106,7 +106,7 @@ def _native(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
         "digest": archive.digest or None,
         "signature": archive.signature.raw if archive.signature is not None else None,
         "restarts": pool.restart_count,
-        "lastDeath": pool.last_autopsy or None,
+        "lastDeath": _death(pool.last_autopsy),
         "lastError": _error(pool.failure),
     }
 
@@ -133,6 +133,12 @@ def _worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -> di
         "state": state,
         "inFlightBatches": worker.in_flight_count,
     }
+
+
+def _death(autopsy: Autopsy | None) -> dict[str, object] | None:
+    if autopsy is None:
+        return None
+    return {"reason": autopsy.reason, "jobs": list(autopsy.job_ids) or None, "log": list(autopsy.log) or None}
 
 
 def _error(error: ServeError | None) -> dict[str, object] | None:

@@ -1,0 +1,228 @@
+"""Gives the jobs of one model version to its workers: who gets what, and what is taken back or given up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from marserve.batching.job import Job, JobState
+from marserve.batching.queue import JobQueue
+from marserve.errors import JobTimeout, ServeError
+from marserve.supervisor.link import Link
+
+#: A batch that runs longer than this, and than ten times its estimate, gives up what waits behind it.
+SLOW_FLOOR = 0.005
+SLOW_FACTOR = 10.0
+#: How often the pages are looked at while batches wait behind running ones, seconds.
+LOOK_AHEAD = 0.005
+#: How often deadlines and timeouts are looked at otherwise, seconds.
+LOOK = 0.1
+
+
+class Staff(Protocol):
+    """Whose workers the links are: the pool."""
+
+    def refuse_if_hopeless(self) -> None:
+        """Raise when there is no worker and none is coming."""
+
+    def look_at_workers(self, now: float) -> None:
+        """End workers that are silent for too long."""
+
+    def most_in_flight(self) -> int:
+        """Return how many batches the busiest worker has in its hands; those that are being stopped count."""
+
+    def has_starting(self) -> bool:
+        """Return whether a worker starts, loads, or waits for its restart."""
+
+    def why_none(self) -> str:
+        """Return why no worker is there, "" when there is no more to say than that."""
+
+
+class Dispatcher:
+    """The queue of a version, the links that have room for its jobs, and the rule between them."""
+
+    def __init__(self, name: str, queue: JobQueue, job_ended: Callable[[Job], None], staff: Staff) -> None:
+        # Lifetime of the version
+        self.name = name
+        self.queue = queue
+        self.job_ended = job_ended
+        self._staff = staff
+        self._loop = asyncio.get_running_loop()
+        # Who can be given work
+        self.links: list[Link] = []
+        # Timers
+        self._has_tick = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._looks_ahead = False
+
+    # Jobs
+
+    def submit(self, job: Job) -> None:
+        """Accept a job; from here on it ends with exactly one answer.
+
+        Raises:
+            QueueFull: the queue is at its bound.
+            NoWorker: no worker is there and none is coming.
+        """
+        if not self.links:
+            self._staff.refuse_if_hopeless()
+            self.keep_looking()
+        self.queue.put(job)
+        if self._has_tick:
+            return
+        for link in self.links:
+            if not link.in_flight:
+                self.dispatch(time.monotonic())
+                return
+        self._has_tick = True
+        self._loop.call_soon(self._tick)
+
+    def cancel(self, job: Job, error: ServeError) -> None:
+        """End a job for which nobody waits any more. A batch that runs already is not interrupted."""
+        if job.state is JobState.ANSWERED:
+            return
+        if job.state is JobState.QUEUED:
+            self.queue.cancel(job)
+        self.end(job, error, tell=False)
+
+    def end(self, job: Job, error: ServeError, tell: bool = True) -> None:
+        """End a job with an error, unless it has ended already."""
+        if job.state is JobState.ANSWERED:
+            return
+        job.state = JobState.ANSWERED
+        job.error = error
+        job.done = time.monotonic()
+        if tell:
+            job.fail(error)
+        self.job_ended(job)
+
+    def end_waiting(self, error: ServeError) -> None:
+        """End every job that no worker has."""
+        for job in self.queue.take_all():
+            self.end(job, error)
+
+    def put_back(self, jobs: list[Job]) -> None:
+        """Let others have jobs that a worker has not started, in the order of their arrival."""
+        if jobs:
+            self.queue.put_back(sorted(jobs, key=_by_arrival))
+            self.dispatch(time.monotonic())
+
+    # Links
+
+    def add(self, link: Link) -> None:
+        """A worker can be given work."""
+        self.links.append(link)
+        self.dispatch(time.monotonic())
+
+    def remove(self, link: Link | None) -> None:
+        """A worker must not be given more."""
+        if link in self.links:
+            self.links.remove(link)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs wait, or are in the hands of workers that go on."""
+        return bool(self.queue) or any(link.in_flight for link in self.links)
+
+    # Dispatch
+
+    def _tick(self) -> None:
+        self._has_tick = False
+        self.dispatch(time.monotonic())
+
+    def dispatch(self, now: float) -> None:
+        """Give workers what leaves now: the one rule of who gets what, called whenever something has changed."""
+        queue = self.queue
+        links = self.links
+        touched: list[Link] = []
+        while queue.has_jobs:
+            link = _freest(links)
+            if link is None:
+                break
+            batch = queue.take(not link.in_flight, now)
+            if not isinstance(batch, list):
+                if batch is not None and not link.in_flight:
+                    self._wake_at(batch)
+                break
+            link.stage(batch, now)
+            touched.append(link)
+        for link in touched:
+            link.flush()
+        if touched and not self._looks_ahead:
+            self.keep_looking()
+
+    def _wake_at(self, moment: float) -> None:
+        if self._wake is None:
+            self._wake = self._loop.call_later(max(0.0, moment - time.monotonic()), self._woken)
+
+    def _woken(self) -> None:
+        self._wake = None
+        self.dispatch(time.monotonic())
+
+    # Looking at pages, deadlines and timeouts
+
+    def keep_looking(self) -> None:
+        """Keep one timer while there is anything to look at; a version at rest costs nothing."""
+        most = self._staff.most_in_flight()
+        if self._look is not None:
+            if most <= 1 or self._looks_ahead:
+                return
+            self._look.cancel()
+            self._look = None
+        self._looks_ahead = most > 1
+        if self._looks_ahead:
+            self._look = self._loop.call_later(LOOK_AHEAD, self._looked)
+        elif most or self.queue or self._staff.has_starting():
+            self._look = self._loop.call_later(LOOK, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        self._looks_ahead = False
+        now = time.monotonic()
+        self._take_back_behind_slow()
+        self._staff.look_at_workers(now)
+        for job in self.queue.expire(now):
+            self.end(job, self._late(job, now))
+        self.keep_looking()
+
+    def _late(self, job: Job, now: float) -> JobTimeout:
+        why = "no worker was free" if self.links else f"no worker is ready{self._staff.why_none()}"
+        return JobTimeout(
+            f"The request waited {now - job.arrived:.1f} s in the queue of {self.name}: {why} before its deadline.",
+            "Add workers, or raise job_timeout.",
+        )
+
+    def _take_back_behind_slow(self) -> None:
+        now_ns = time.monotonic_ns()
+        back: list[Job] = []
+        for link in self.links:
+            if len(link.in_flight) > 1:
+                running = link.running_for(now_ns)
+                if running > SLOW_FLOOR and running > SLOW_FACTOR * link.slowest:
+                    back += link.take_back()
+                    link.depth = 1
+        self.put_back(back)
+
+    def close(self) -> None:
+        """Let the timers go."""
+        for timer in (self._wake, self._look):
+            if timer is not None:
+                timer.cancel()
+
+
+def _freest(links: list[Link]) -> Link | None:
+    """Return the link with the least in its hands that has room."""
+    best = None
+    least = 1 << 30
+    for link in links:
+        size = len(link.in_flight)
+        if size < least and size < link.depth:
+            best, least = link, size
+    return best
+
+
+def _by_arrival(job: Job) -> float:
+    return job.arrived
