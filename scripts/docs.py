@@ -54,7 +54,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def errors_table() -> str:
     """Return how each dialect answers each kind of error, from the dialects' tables."""
-    heads = ("kind", *(f"{name}" for name in DIALECTS))
+    heads = ("kind", *DIALECTS)
     return table(heads, ((f"`{kind}`", *(_answer(DIALECTS[name], kind) for name in DIALECTS)) for kind in by_kind()))
 
 
@@ -81,10 +81,13 @@ def bench_block(result: Mapping[str, Any]) -> str:
         raise SystemExit("The result file is not of a whole measurement; it lacks: " + "; ".join(missing))
     machine, effort = result["machine"], result["effort"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "uvicorn", "fastapi", "onnxruntime"))
+    about = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system'].partition('-')[0]}; {versions}.\n"
+        f"Load by {effort['tool']} on the same machine; median (least … most) of {effort['rounds']} rounds of "
+        f"{effort['seconds']:g} s, {machine['time'][:10]}, commit {machine['commit']}.\n\n"
+    )
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {versions}; load by {effort['tool']} "
-        f"on the same machine.\nMedian (least … most) of {effort['rounds']} rounds of {effort['seconds']:g} s, "
-        f"{machine['time'][:10]}, commit {machine['commit']}.\n\n"
+        about
         + table(("what", "figure", "target", ""), targets)
         + "\n"
         + table(("server", "connections", "requests/s", "median µs", "99 % µs"), figure_rows(results))

@@ -134,7 +134,7 @@ class WithChild:
 """
 
 #: Answers what each request looked like to it.
-MIRROR = '''
+MIRROR = """
 def handle(data, context):
     if data is None:
         return None
@@ -152,4 +152,4 @@ def handle(data, context):
 
 def _plain(value):
     return bytes(value).decode("latin-1") if isinstance(value, (bytes, bytearray)) else value
-'''
+"""

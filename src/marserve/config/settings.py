@@ -4,8 +4,6 @@ A row is a field of ``Settings``: its name is the key in ``config.properties``, 
 keys of the two old servers keep their names. Values inside have no unit but float seconds and whole bytes.
 """
 
-
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
