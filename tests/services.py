@@ -153,3 +153,11 @@ def handle(data, context):
 def _plain(value):
     return bytes(value).decode("latin-1") if isinstance(value, (bytes, bytearray)) else value
 """
+
+#: Answers how long its request may still take.
+DEADLINE = """
+def handle(data, context):
+    if data is None:
+        return None
+    return [{"left": context.deadline_left(index)} for index, _ in enumerate(data)]
+"""

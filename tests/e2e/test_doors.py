@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from live import LiveServer, make_archive, serving
-from services import MIRROR, STEERED
+from services import DEADLINE, MIRROR, STEERED
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("doors") / "store"
     make_archive(store, "mirror", MIRROR)
     make_archive(store, "steered", STEERED)
+    make_archive(store, "deadline", DEADLINE)
     return store
 
 
 @pytest.fixture(scope="module")
 def server(store: Path) -> Iterator[LiveServer]:
-    with serving(store, "mirror,steered") as running:
+    with serving(store, "mirror,steered,deadline") as running:
         yield running
 
 
@@ -59,6 +60,11 @@ def test_headers_path_and_request_id_reach_the_service(server: LiveServer) -> No
     assert told["id"] == answer.headers["x-request-id"]
     explained = server.client.post(server.inference + "/explanations/mirror", json={})
     assert explained.json()["explain"] == "True"
+
+
+def test_a_service_is_told_how_long_its_answer_is_wanted(server: LiveServer) -> None:
+    left = server.predict("deadline", {}).json()["left"]
+    assert 60 < left < 120  # of the job_timeout, which is 120 s
 
 
 def test_a_service_chooses_status_phrase_and_body(server: LiveServer) -> None:

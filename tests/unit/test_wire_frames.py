@@ -214,7 +214,7 @@ def test_garbage_is_refused_or_read_but_never_breaks_the_reader(body, count):
 def test_a_part_in_a_place_that_there_is_not_is_refused():
     [(_k, _f, _c, _n, body)] = frames.FrameReader().feed(batch_frame([ONE_JOB]))
     lying = bytearray(body)
-    struct.pack_into("<I", lying, 16 + 4, 7)
+    struct.pack_into("<I", lying, 20 + 4, 7)
 
     with pytest.raises(RemoteProtocolError, match="place 7"):
         frames.decode_jobs(bytes(lying), 1)
@@ -245,3 +245,14 @@ def test_headers_of_an_answer_cross_flat():
 
     assert frames.split_headers(meta) == ["X-Ä".encode("latin-1"), b"1", b"x-empty", b""]
     assert frames.split_headers(b"") == []
+
+
+def test_the_time_that_is_left_crosses_the_wire():
+    pieces = []
+    size = frames.encode_job(pieces, 1, frames.PREDICT, b"\n\n", [(b"body", b"", b"x")], 1.5)
+    size += frames.encode_job(pieces, 2, frames.PREDICT, b"\n\n", [(b"a", b"", b"x"), (b"b", b"", b"y")], 0.25)
+    size += frames.encode_job(pieces, 3, frames.PREDICT, b"\n\n", [(b"body", b"", b"x")])
+
+    jobs = frames.decode_jobs(b"".join(pieces), 3)
+
+    assert [job.seconds_left for job in jobs] == [1.5, 0.25, float("inf")]

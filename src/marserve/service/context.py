@@ -7,6 +7,7 @@ Source of names and defaults: TorchServe ``ts/context.py``, Multi Model Server `
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -311,4 +312,4 @@ class Context:
     def deadline_left(self, idx: int = 0) -> Optional[float]:
         """Return the seconds until nobody wants a request's answer (negative: past), None for no deadline."""
         deadline = self._requests[idx].deadline
-        return None if deadline is None else deadline - time.monotonic()
+        return None if deadline is None or deadline == math.inf else deadline - time.monotonic()

@@ -139,7 +139,7 @@ class Link:
             job.sent = now
             job.attempts += 1
             parts = job.parts if job.size < ARENA_THRESHOLD else self._place(batch, job)
-            size += frames.encode_job(pieces, job.id, job.kind, job.meta, parts)
+            size += frames.encode_job(pieces, job.id, job.kind, job.meta, parts, job.deadline - now)
         pieces[at] = frames.batch_head(size, len(jobs), number)
 
     def _place(self, batch: Batch, job: Job) -> list[tuple[bytes, bytes, frames.Body | frames.Placed]]:

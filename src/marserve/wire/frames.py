@@ -3,7 +3,7 @@
 A frame is a head and a body, little endian throughout::
 
     head    u32 body length · u8 kind · u8 flags · u16 count · u64 batch
-    BATCH   count x job:     u64 id · u8 kind · u8 flags · u16 parts · u32 meta length
+    BATCH   count x job:     u64 id · u8 kind · u8 flags · u16 parts · u32 meta length · f32 seconds
                              parts x part head
                              meta · parts x (name · content type · body)
     ANSWER  6 x f32 spans · u32 metrics length · metrics
@@ -24,6 +24,7 @@ machines have nothing in common.
 """
 
 import json
+import math
 import struct
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -69,10 +70,10 @@ MAX_FRAME = 1 << 31
 
 HEAD = struct.Struct("<IBBHQ")
 HEAD_SIZE = HEAD.size
-_JOB = struct.Struct("<QBBHI")
+_JOB = struct.Struct("<QBBHIf")
 _ANSWER = struct.Struct("<QHBBHHI")
 _PART = struct.Struct("<HHIQ")
-_JOB_ONE = struct.Struct("<QBBHIHHIQ")
+_JOB_ONE = struct.Struct("<QBBHIfHHIQ")
 _ANSWER_ONE = struct.Struct("<QHBBHHIHHIQ")
 _RESULT = struct.Struct("<6fI")
 _OFFSET = struct.Struct("<Q")
@@ -108,6 +109,8 @@ class JobIn(NamedTuple):
     kind: int
     meta: bytes
     parts: List[PartIn]
+    #: until nobody wants the answer any more, when it was sent
+    seconds_left: float = math.inf
 
 
 class AnswerIn(NamedTuple):
@@ -156,20 +159,23 @@ def encode_job(
     kind: int,
     meta: bytes,
     parts: Sequence[Tuple[bytes, bytes, Union[Body, Placed]]],
+    seconds_left: float = math.inf,
 ) -> int:
     """Append the pieces of a job to ``out`` and return how many bytes they are."""
     if len(parts) == 1:
         name, content_type, body = parts[0]
         if type(body) is bytes:
             size = len(body)
-            out.append(_JOB_ONE.pack(id, kind, 0, 1, len(meta), len(name), len(content_type), INLINE, size))
+            out.append(
+                _JOB_ONE.pack(id, kind, 0, 1, len(meta), seconds_left, len(name), len(content_type), INLINE, size)
+            )
             out.append(meta)
             out.append(name)
             out.append(content_type)
             out.append(body)
-            return 32 + len(meta) + len(name) + len(content_type) + size
+            return _JOB_ONE_SIZE + len(meta) + len(name) + len(content_type) + size
     start = len(out)
-    out.append(_JOB.pack(id, kind, 0, len(parts), len(meta)))
+    out.append(_JOB.pack(id, kind, 0, len(parts), len(meta), seconds_left))
     return sum(map(len, out[start:])) + _encode_parts(out, meta, parts)
 
 
@@ -210,9 +216,8 @@ def decode_jobs(body: Bytes, count: int) -> List[JobIn]:
     try:
         for _ in range(count):
             if size - at >= _JOB_ONE_SIZE:
-                id, kind, _flags, part_count, meta_size, name_size, type_size, place, body_size = _unpack_one(
-                    view, at
-                )
+                found = _unpack_one(view, at)
+                id, kind, _flags, part_count, meta_size, left, name_size, type_size, place, body_size = found
                 if part_count == 1 and place == INLINE:
                     meta_at = at + _JOB_ONE_SIZE
                     name_at = meta_at + meta_size
@@ -220,15 +225,15 @@ def decode_jobs(body: Bytes, count: int) -> List[JobIn]:
                     body_at = type_at + type_size
                     at = body_at + body_size
                     part = new(PartIn, (view[name_at:type_at], view[type_at:body_at], view[body_at:at]))
-                    jobs.append(new(JobIn, (id, kind, view[meta_at:name_at], [part])))
+                    jobs.append(new(JobIn, (id, kind, view[meta_at:name_at], [part], left)))
                     continue
-            id, kind, _flags, part_count, meta_size = _JOB.unpack_from(view, at)
+            id, kind, _flags, part_count, meta_size, left = _JOB.unpack_from(view, at)
             heads_at = at + _JOB.size
             meta_at = heads_at + _PART.size * part_count
             at = meta_at + meta_size
             meta = view[meta_at:at]
             parts, at = _decode_parts(view, heads_at, part_count, at)
-            jobs.append(JobIn(id, kind, meta, parts))
+            jobs.append(JobIn(id, kind, meta, parts, left))
     except struct.error as error:
         raise RemoteProtocolError(f"A batch frame ends too early: {error}.") from error
     if at != size:

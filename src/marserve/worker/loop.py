@@ -60,11 +60,11 @@ class Request(RequestInfo):
 
     __slots__ = ("_kind", "_meta", "_number", "_prefix")
 
-    def __init__(self, job: frames.JobIn, parts: Sequence[Part], prefix: str) -> None:
-        self._number, self._kind, self._meta, _ = job
+    def __init__(self, job: frames.JobIn, parts: Sequence[Part], prefix: str, now: float) -> None:
+        self._number, self._kind, self._meta, _, seconds_left = job
         self.parts = parts
         self._prefix = prefix
-        self.deadline = None
+        self.deadline = now + seconds_left
 
     def id_text(self) -> str:
         """See ``RequestInfo``."""
@@ -217,14 +217,16 @@ class Loop:
         words = self._words
         if number <= words[page.TAKEN_BACK]:
             return  # others have these jobs
-        words[page.SINCE] = time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        words[page.SINCE] = now_ns
         words[page.STARTED] = number
         runner = self._runner
         spans = runner.steps.spans
         began = time.perf_counter()
         spans[:] = (began - received, 0.0, 0.0, 0.0, 0.0, 0.0)
         jobs = frames.decode_jobs(body, count)
-        requests = [Request(job, self._fetched(job.parts), runner.id_prefix) for job in jobs]
+        prefix, moment = runner.id_prefix, now_ns / 1e9
+        requests = [Request(job, self._fetched(job.parts), prefix, moment) for job in jobs]
         spans[1] = time.perf_counter() - began
         outcomes = run_batch(runner.entry, runner.context, requests, runner.style, runner.steps, runner.decode_input)
         encoded = time.perf_counter()
