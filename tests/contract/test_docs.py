@@ -1,4 +1,4 @@
-"""The documentation keeps its word: pages are linked, links lead somewhere, commands exist, tables follow the code."""
+"""The documentation keeps its word: pages are linked, links lead somewhere, commands exist, tables follow code."""
 
 import importlib.util
 import json

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
-from marserve.supervisor.gate import Gate
+from marserve.supervisor.gate import PAUSE, Gate
 from marserve.testing import FakeClock, in_fake_time, settle
 from marserve.wire import frames
 from marserve.wire.streams import connect
@@ -152,3 +153,35 @@ async def test_the_gate_is_its_owner_s_alone_and_leaves_nothing_behind(clock, tm
     assert not path.exists()
     assert silent.recv(1) == b""
     bench.close()
+
+
+class Full:
+    """A listening socket for which the process has no descriptors left, at first."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self.refusals = 1
+
+    def accept(self):
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(24, "Too many open files")
+        return self._sock.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+@in_fake_time
+async def test_a_gate_without_descriptors_waits_for_some(clock, tmp_path, caplog):
+    bench = Bench(tmp_path)
+    bench.gate._socket = Full(bench.gate._socket)
+
+    bench.visit(hello())
+    await settle()
+    assert bench.let_in == []
+    assert "Too many open files" in caplog.text
+
+    await asyncio.sleep(2 * PAUSE)
+    assert len(bench.let_in) == 1
+    bench.gate.close()

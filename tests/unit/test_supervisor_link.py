@@ -220,6 +220,24 @@ async def test_several_batches_in_one_write_are_answered_in_one_write(clock):
 
 
 @in_fake_time
+async def test_an_answer_may_be_awaited_in_place_but_not_for_long(clock):
+    bench = await Bench().loaded()
+    [job], batch = await bench.send(b"a")
+
+    bench.link.await_answer(0.0)
+    assert job.reply.ending_count == 0, "it is not there yet, and nobody waits longer than told"
+
+    bench.worker.serve(batch)
+    bench.link.await_answer(0.0)
+    assert job.reply.body == b"a", "without a turn of the loop"
+
+    bench.worker.close()
+    bench.link.await_answer(0.0)
+    assert bench.owner.lost is not None
+    bench.close()
+
+
+@in_fake_time
 async def test_answers_are_handed_back_even_if_new_work_cannot_be_sent(clock):
     bench = await Bench().loaded()
     [job], batch = await bench.send(b"a")

@@ -25,7 +25,8 @@ from marserve.errors import (
     WorkerSilent,
 )
 from marserve.supervisor import link as link_module
-from marserve.supervisor.dispatch import LOOK
+from marserve.supervisor.crowd import Crowd
+from marserve.supervisor.dispatch import ALONE, AWAITED, LOOK, QUICK
 from marserve.supervisor.lifecycle import VersionState
 from marserve.supervisor.pool import LOAD_TRIES, MOST_ATTEMPTS
 from marserve.supervisor.process import Exit
@@ -141,6 +142,57 @@ async def test_jobs_that_come_while_workers_start_are_answered_by_them(clock, be
     house.worker().loaded()
 
     assert await answers(jobs) == [b"a", b"b"]
+    await house.close()
+
+
+async def lone_requests(house, number, spent):
+    """Send requests one at a time, each answered by a service that takes so long."""
+    worker = house.worker()
+    for _ in range(number):
+        [job] = house.submit(b"a")
+        batch = await worker.next_batch()
+        worker.begin(batch)
+        worker.finish(batch)
+        worker.answer(batch, spans=(0.0, 0.0, 0.0, spent, 0.0, 0.0))
+        await answers([job])
+
+
+@in_fake_time
+async def test_lone_requests_to_a_quick_service_are_awaited_in_place_with_breaks(clock, bench):
+    house = await bench(script=HELD).scaled(1)
+    [link] = house.pool.jobs.links
+    awaited = []
+    link.await_answer = awaited.append
+
+    await lone_requests(house, ALONE + AWAITED, QUICK / 2)
+    assert len(awaited) == AWAITED
+    await lone_requests(house, ALONE, QUICK / 2)
+    assert len(awaited) == AWAITED, "some go the usual way, to see whether others come"
+    await lone_requests(house, 1, QUICK / 2)
+    assert len(awaited) == AWAITED + 1
+
+    house.submit(b"a", b"b")
+    batches = [await house.worker().next_batch() for _ in range(2)]
+    for batch in batches:
+        house.worker().serve(batch)
+    await lone_requests(house, ALONE, QUICK / 2)
+    assert len(awaited) == AWAITED + 2, "clients came together: nobody waits until that has passed"
+    await house.close()
+
+
+@pytest.mark.parametrize(("cores", "spent"), [(1, QUICK / 2), (2, QUICK * 2)])
+@in_fake_time
+async def test_nobody_waits_for_a_slow_service_or_for_a_worker_that_sleeps(clock, bench, cores, spent):
+    house = bench(script=HELD)
+    house.pool._crowd = Crowd(cores, 0.0002)
+    await house.scaled(1)
+    [link] = house.pool.jobs.links
+    awaited = []
+    link.await_answer = awaited.append
+
+    await lone_requests(house, 2 * ALONE, spent)
+
+    assert awaited == []
     await house.close()
 
 

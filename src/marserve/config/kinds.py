@@ -93,13 +93,15 @@ def span(least: float = 0.0) -> Kind[float]:
     return Kind("time", read, _show_span, is_quantity=True)
 
 
-def size(least: int = 1) -> Kind[int]:
-    """A number of bytes from ``least`` up."""
+def size(least: int = 1, most: int | None = None) -> Kind[int]:
+    """A number of bytes from ``least`` up, to ``most`` where there is such."""
 
     def read(text: str, notation: Notation) -> int:
         value = _quantity(text, notation, _BYTES)
         if value != int(value):
             raise ValueError("is no whole number of bytes")
+        if most is not None and value > most:
+            raise ValueError(f"is more than {_show_size(most)}")
         return _at_least(int(value), least, _show_size(least))
 
     return Kind("size", read, _show_size, is_quantity=True)

@@ -258,7 +258,12 @@ class Settings:
         known_to=_BOTH,
     )
     max_header_size: int = row(
-        "Limits", size(1024), "32KiB", "Most bytes of a request's first line and headers together.", unit="B"
+        "Limits",
+        # A header's length has two bytes on the wire to the workers.
+        size(1024, 65535),
+        "32KiB",
+        "Most bytes of a request's first line and headers together; at most 65535.",
+        unit="B",
     )
 
     decode_input_request: bool = row(

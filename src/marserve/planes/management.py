@@ -11,6 +11,7 @@ from itertools import count
 from marserve.errors import BadRequest, JobTimeout, LoadError, MethodNotAllowed, ServeError, about
 from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
+from marserve.wire.frames import MOST_JOBS
 
 log = logging.getLogger("marserve.management")
 
@@ -228,11 +229,14 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
     elif isinstance(config.get("deviceIds"), list):
         asked = tuple(one for one in config["deviceIds"] if isinstance(one, int))  # type: ignore[attr-defined]
         gpu_ids = asked if set(asked) <= set(defaults.gpu_ids) else gpu_ids
+    batch_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
+    if batch_size > MOST_JOBS:
+        raise BadRequest(f"A batch size of {batch_size} is too large.", f"The most is {MOST_JOBS}.")
     return replace(
         defaults,
         min_workers=workers,
         max_workers=most,
-        batch_size=wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1),
+        batch_size=batch_size,
         max_batch_delay=delay,
         response_timeout=wanted.response_timeout
         or _number(config, "responseTimeout", defaults.response_timeout, LEAST_TIMEOUT),

@@ -11,6 +11,7 @@ from marserve.batching.job import Job, JobState
 from marserve.batching.queue import JobQueue
 from marserve.errors import JobTimeout, ServeError
 from marserve.supervisor.link import Link
+from marserve.wire import page
 
 #: A batch that runs longer than this, and than ten times its estimate, gives up what waits behind it.
 SLOW_FLOOR = 0.005
@@ -19,6 +20,10 @@ SLOW_FACTOR = 10.0
 LOOK_AHEAD = 0.005
 #: How often deadlines and timeouts are looked at otherwise, seconds.
 LOOK = 0.1
+#: Requests in a row that must have come alone before answers are awaited in place, and how many of those follow.
+ALONE, AWAITED = 16, 240
+#: Slowest service whose answer is awaited, and how long it is, seconds: nobody else is served meanwhile.
+QUICK, AWAIT = 0.0002, 0.0003
 
 
 class Staff(Protocol):
@@ -52,6 +57,8 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         # Who can be given work
         self.links: list[Link] = []
+        #: requests in a row that found no other in flight
+        self._alone = 0
         # Timers
         self._has_tick = False
         self._wake: asyncio.TimerHandle | None = None
@@ -76,9 +83,24 @@ class Dispatcher:
         for link in self.links:
             if not link.in_flight:
                 self.dispatch(time.monotonic())
+                self._alone += 1
+                if self._alone > ALONE:
+                    self._await(link)
                 return
+        self._alone = 0
         self._has_tick = True
         self._loop.call_soon(self._tick)
+
+    def _await(self, link: Link) -> None:
+        """Await the answer of a quick service in place: requests come one at a time.
+
+        Whoever waits here keeps others waiting and does not see them. So after a number of such answers some
+        requests go the usual way again, and if any of them meets another, nobody waits until that has passed.
+        """
+        if link.slowest <= QUICK and link.words[page.POLL_MICROSECONDS]:
+            link.await_answer(AWAIT)
+        if self._alone >= ALONE + AWAITED:
+            self._alone = 0
 
     def cancel(self, job: Job, error: ServeError) -> None:
         """End a job for which nobody waits any more. A batch that runs already is not interrupted."""

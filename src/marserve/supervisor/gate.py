@@ -16,6 +16,9 @@ from marserve.wire import frames
 
 log = logging.getLogger("marserve.gate")
 
+#: Seconds until the next look when no connection can be taken.
+PAUSE = 0.5
+
 #: Called with the greeted socket and the worker's hello.
 OnHello = Callable[[socket.socket, dict[str, object]], None]
 
@@ -38,7 +41,11 @@ class Gate:
         self._socket.bind(self.path)
         os.chmod(self.path, 0o600)
         self._socket.listen(128)
-        self._loop.add_reader(self._socket.fileno(), self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
         """Stop listening and remove the socket's file."""
@@ -67,7 +74,13 @@ class Gate:
         while True:
             try:
                 sock, _ = self._socket.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # No descriptors are left: whoever knocks stays outside until some are, without being asked for.
+                log.warning("A worker cannot connect: %s.", error)
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(PAUSE, self._listen)
                 return
             sock.setblocking(False)
             reader = frames.FrameReader()

@@ -65,6 +65,8 @@ SPANS = ("wait", "decode", "preprocess", "inference", "postprocess", "encode")
 #: Lines of a job's meta before the headers.
 META_FIELDS = ("envelope", "url_path", "trace")
 
+#: Most jobs in one batch, and most bytes of a name or a content type: what two bytes can say.
+MOST_JOBS = MOST_NAME = 0xFFFF
 #: Most bytes of one frame: a length beyond is taken for garbage, not waited for.
 MAX_FRAME = 1 << 31
 

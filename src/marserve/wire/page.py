@@ -9,22 +9,27 @@ import os
 import tempfile
 from typing import Tuple
 
+# What one side watches while the other writes lies on cache lines of its own, eight words each: a word beside it that
+# is written again and again would have to travel between the cores every time.
+
 #: Number of the last batch that the worker has started, written before the first step runs.
 STARTED = 0
-#: Number of the last batch whose answers are all made, written before they are sent.
-FINISHED = 1
 #: The step that runs: index into ``wire.frames.SPANS``.
-STEP = 2
+STEP = 1
 #: When the running batch began: nanoseconds of the machine's monotonic clock.
-SINCE = 3
+SINCE = 2
+#: Number of the last batch whose answers are all made, written before they are sent.
+FINISHED = 16
 #: Batches up to this number that have not started must not start: the server has given them to others.
-TAKEN_BACK = 8
+TAKEN_BACK = 32
 #: Id of the job that the server wants to end while it runs; 0 for none.
-CANCEL = 9
+CANCEL = 33
 #: Number of the last batch whose answers the server has copied out of the arena.
-CONSUMED = 10
+CONSUMED = 34
 #: How long the worker looks for work before it blocks, microseconds; the server changes it as workers come and go.
-POLL_MICROSECONDS = 11
+POLL_MICROSECONDS = 35
+#: Number of the last batch that the server has sent, or is about to.
+SENT = 48
 
 PAGE_SIZE = 4096
 

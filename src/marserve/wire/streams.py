@@ -3,7 +3,6 @@
 import array
 import os
 import socket
-import time
 from typing import List, Sequence, Tuple
 
 from marserve.errors import RemoteProtocolError
@@ -93,7 +92,7 @@ class Inbox:
 
 
 class WorkerStream:
-    """The worker's end of a link: waits for bytes, first by polling and then by blocking."""
+    """The worker's end of a link."""
 
     __slots__ = ("_inbox", "_sock")
 
@@ -101,22 +100,14 @@ class WorkerStream:
         self._sock = sock
         self._inbox = Inbox(sock)
 
-    def receive(self, poll_seconds: float) -> bytes:
-        """Return the next bytes, b"" at the end of the stream.
-
-        Polls for ``poll_seconds`` first: waking a process that blocks costs tens of microseconds, more than a
-        small model needs. Where workers outnumber cores the server asks for 0, because a poller would then
-        take the time of somebody who has work.
-        """
+    def receive(self, looks: int = 0) -> bytes:
+        """Return the next bytes, b"" at the end of the stream; waits for them, after so many looks without waiting."""
         receive = self._inbox.receive
-        if poll_seconds:
-            end = time.perf_counter() + poll_seconds
-            while True:
-                try:
-                    return receive(socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    if time.perf_counter() >= end:
-                        break
+        for _ in range(looks):
+            try:
+                return receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
         return receive()
 
     def receive_now(self) -> bytes:

@@ -24,6 +24,8 @@ log = logging.getLogger("marserve.worker")
 
 #: Answers wait at most this long for others to travel with, seconds.
 GATHER = 0.0005
+#: Looks at the socket for a batch that the page has announced: it is there within microseconds.
+LOOKS = 50
 #: Objects between two collections: a batch makes few that outlive it, and a scan of a large model costs.
 GC_THRESHOLD = 20_000
 
@@ -177,6 +179,8 @@ class Loop:
         # Answers that wait for others
         self._out: List[frames.Bytes] = []
         self._first_answer = 0.0
+        #: number of the last batch that was received
+        self._last = 0
         #: the failure that was logged last
         self._last_told: Optional[Failure] = None
 
@@ -184,7 +188,7 @@ class Loop:
         """Run batches until the server says stop (True) or is gone (False)."""
         stream, words = self._stream, self._words
         while True:
-            data = stream.receive(words[page.POLL_MICROSECONDS] / 1e6)
+            data = stream.receive(LOOKS if self._poll() else 0)
             if not data:
                 return False
             while data:
@@ -202,8 +206,26 @@ class Loop:
                         stream.close()
                         return True
                 # What came meanwhile is run first if answers wait: one look costs a tenth of one send.
-                data = stream.receive_now() if self._out else b""
+                data = stream.receive_now() if self._out and words[page.SENT] > self._last else b""
             self._flush()
+
+    def _poll(self) -> bool:
+        """Watch for work for a short while; return whether it is on its way.
+
+        Waking a process that blocks costs tens of microseconds, more than a small model needs. Watching the page
+        costs the sender nothing, while asking the socket would hold the lock that it needs. Where workers
+        outnumber cores the server sets the while to 0: a watcher would take the time of those who work.
+        """
+        words = self._words
+        seconds = words[page.POLL_MICROSECONDS] / 1e6
+        if not seconds:
+            return False
+        clock, sent, last = time.perf_counter, page.SENT, self._last
+        end = clock() + seconds
+        while words[sent] == last:
+            if clock() >= end:
+                return False
+        return True
 
     def _flush(self) -> None:
         if self._out:
@@ -215,6 +237,7 @@ class Loop:
         """Run one batch; its answers go out with those of its neighbours, or now if they have waited enough."""
         _kind, _flags, count, number, body = frame
         words = self._words
+        self._last = number
         if number <= words[page.TAKEN_BACK]:
             return  # others have these jobs
         now_ns = time.monotonic_ns()

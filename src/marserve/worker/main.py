@@ -81,7 +81,7 @@ def _next_frame(
 ) -> Optional[Tuple[int, bytes]]:
     """Return the next frame's kind and body, None at the end of the stream. Nothing else is under way yet."""
     while not found:
-        data = stream.receive(0.0)
+        data = stream.receive()
         if not data:
             return None
         found = reader.feed(data)
