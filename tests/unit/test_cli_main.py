@@ -169,7 +169,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Answers of a server by door and path."""
     known: dict[str, Any] = {
         "inference /ping": {"status": "Healthy"},
-        "management /models?limit=100&next_page_token=": {"models": [{"modelName": "a b"}], "nextPageToken": "1"},
+        "management /models?limit=100&next_page_token=0": {"models": [{"modelName": "a b"}], "nextPageToken": "1"},
         "management /models?limit=100&next_page_token=1": {"models": [], "nextPageToken": "2"},
         "management /models/a%20b/all": [
             {

@@ -432,3 +432,26 @@ async def test_workers_are_given_devices_in_turn(clock, bench):
 
     assert [process.worker.told["gpu_id"] for process in house.starter.processes] == [0, 1, 0]
     await house.close()
+
+
+@in_fake_time
+async def test_what_an_archive_asks_for_in_vain_is_told(clock, bench, caplog):
+    house = bench()
+    caplog.set_level(logging.WARNING, "marserve")
+    told = house.stock("vain", minWorkers=0, sequenceBatching=True, useVenv=False)
+
+    await house.management.register(Registration(told, "vain"), wait=True)
+
+    assert "sequenceBatching has no effect: requests are not kept in sequences" in caplog.text
+    assert "useVenv" not in caplog.text
+    await house.close()
+
+
+@in_fake_time
+async def test_a_runtime_that_no_worker_can_be_is_refused(clock, bench):
+    house = bench()
+    told = house.stock("old", minWorkers=0)
+
+    with pytest.raises(BadRequest, match="runtime python2"):
+        await house.management.register(Registration(told, "old", runtime="python2"), wait=True)
+    await house.close()

@@ -60,7 +60,7 @@ def _sentence(answer: object) -> str:
 def _models(server: FoundServer) -> list[dict[str, Any]] | str:
     """Return the description of each served version, or a sentence that says why there is none."""
     found: list[dict[str, Any]] = []
-    page = ""
+    page = "0"
     while True:
         listed = _ask(server, "management", f"/models?limit=100&next_page_token={page}")
         if not isinstance(listed, dict):

@@ -141,6 +141,7 @@ class ModelVersion:
             "model_version": self.version,
             "folder": self.archive.folder,
             "handler": config.handler,
+            "envelope": self.archive.manifest.envelope,
             "batch_size": config.batch_size,
             "gpu_id": gpu_id,
             "thread_count": config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers)),

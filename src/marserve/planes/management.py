@@ -18,6 +18,23 @@ log = logging.getLogger("marserve.management")
 #: Shortest timeout that a model-config may ask for, seconds: 0 would end every worker in its first batch.
 LEAST_TIMEOUT = 0.001
 
+#: Runtimes of the old servers that no worker of ours can be.
+FOREIGN_RUNTIMES = frozenset(("LSP", "python2"))
+#: Keys of a model-config that TorchServe's users know and that change nothing here, with the reason.
+INEFFECTIVE = {
+    "parallelType": "a worker is one process",
+    "parallelLevel": "a worker is one process",
+    "torchrun": "a worker is one process",
+    "sequenceBatching": "requests are not kept in sequences",
+    "sequenceMaxIdleMSec": "requests are not kept in sequences",
+    "continuousBatching": "a batch stays as it is until it is answered",
+    "asyncCommunication": "a worker runs one batch at a time",
+    "useJobTicket": "requests wait in the queue, up to jobQueueSize",
+    "useVenv": "workers run with what is installed beside the server",
+    "clientTimeoutInMills": "job_timeout counts for every model",
+    "maxRetryTimeoutInSec": "a worker that keeps dying is tried again for 300 s",
+}
+
 #: Opens what an operator named: fetches, checks, unpacks. Raises ServeError.
 Opener = Callable[[str], Awaitable[OpenedArchive]]
 
@@ -229,6 +246,11 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
     elif isinstance(config.get("deviceIds"), list):
         asked = tuple(one for one in config["deviceIds"] if isinstance(one, int))  # type: ignore[attr-defined]
         gpu_ids = asked if set(asked) <= set(defaults.gpu_ids) else gpu_ids
+    runtime = wanted.runtime or archive.manifest.runtime
+    if runtime in FOREIGN_RUNTIMES:
+        raise BadRequest(f"Workers of the runtime {runtime} cannot be started.", "Pack the archive for python3.")
+    for key, why in ineffective(archive):
+        log.warning("%s: %s has no effect: %s.", archive.location, key, why)
     batch_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
     if batch_size > MOST_JOBS:
         raise BadRequest(f"A batch size of {batch_size} is too large.", f"The most is {MOST_JOBS}.")
@@ -244,9 +266,17 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
         or _number(config, "startupTimeout", defaults.startup_timeout, LEAST_TIMEOUT),
         queue_size=_whole(config, "jobQueueSize", defaults.queue_size, least=1),
         handler=wanted.handler or archive.manifest.handler,
-        runtime=wanted.runtime or archive.manifest.runtime,
+        runtime=runtime,
         gpu_ids=gpu_ids,
     )
+
+
+def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:
+    """Return what an archive asks for in vain, with the reason: silence is what users resent most."""
+    found = [(key, why) for key, why in INEFFECTIVE.items() if archive.config.get(key)]
+    if archive.manifest.requirements_file:
+        found.append(("the requirements file", "workers run with what is installed beside the server"))
+    return found
 
 
 def _whole(config: object, key: str, default: int, least: int = 0) -> int:

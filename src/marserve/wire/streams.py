@@ -101,7 +101,7 @@ class WorkerStream:
         self._inbox = Inbox(sock)
 
     def receive(self, looks: int = 0) -> bytes:
-        """Return the next bytes, b"" at the end of the stream; waits for them, after so many looks without waiting."""
+        """Return the next bytes, b"" at the end of the stream; waits for them after so many looks without."""
         receive = self._inbox.receive
         for _ in range(looks):
             try:
