@@ -28,7 +28,7 @@ access_log = logging.getLogger(logs.ACCESS)
 #: Seconds between two looks at what has gathered: while requests come, and while none do.
 BUSY, IDLE = 0.02, 0.1
 #: Jobs that are counted in one go.
-SLICE = 256
+SLICE = 64
 #: Most bytes of a target in an access line.
 LONGEST_TARGET = 1024
 
