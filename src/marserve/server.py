@@ -138,7 +138,6 @@ class Server:
             is_open=settings.enable_model_api,
             unregister_timeout=settings.unregister_model_timeout,
         )
-        self._environment = environment
         self._listeners: list[Listener] = []
 
     async def _open(self, location: str) -> OpenedArchive:

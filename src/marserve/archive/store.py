@@ -22,8 +22,6 @@ from marserve.errors import BadRequest, ConfigError, Conflict, DownloadError, Mo
 MAX_DOWNLOAD = 64 * 2**30
 #: Longest silence of an origin, seconds.
 DOWNLOAD_TIMEOUT = 60.0
-#: What TorchServe allows unless ``allowed_urls`` is set.
-ALLOWED_URLS = ("file://.*", "https?://.*")
 
 _ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 _CHUNK = 2**20

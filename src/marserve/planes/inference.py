@@ -64,7 +64,9 @@ class InferencePlane:
             ModelNotFound, VersionNotFound: nobody could do it.
         """
         found = self._registry.find(name, version)
-        return Job(self.next_id(), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
+        job = Job(self.next_id(), kind, meta, parts, size, reply, found, arrived, arrived + found.job_deadline)
+        job.asked_version = version or ""
+        return job
 
     def start(self, job: Job) -> None:
         """Accept a job; its answer reaches its reply exactly once, maybe before this returns; unless this raises.

@@ -66,7 +66,6 @@ class Dialect:
         standing_headers: raw header lines of every answer, beside x-request-id.
         json_indent: blanks a level, None for the compact form.
         closes_on_error: whether an answer of 400 or more ends the connection.
-        prediction_type: content type of a JSON answer of a service that chose none, b"" for no header.
         prediction_phrase: reason phrase of a service's answer that chose none.
         describes_list: whether a model is described by a list of its versions; else by one object.
         registers_synchronously: whether registering waits for its workers unless told otherwise.
@@ -82,7 +81,6 @@ class Dialect:
     standing_headers: bytes = b""
     json_indent: int | None = None
     closes_on_error: bool = False
-    prediction_type: bytes = b""
     prediction_phrase: bytes = b""
     describes_list: bool = True
     registers_synchronously: bool = True
@@ -217,7 +215,6 @@ NATIVE = Dialect(
         "partial": Ping(200, "Degraded"),
         "unhealthy": Ping(503, "Unhealthy"),
     },
-    prediction_type=b"application/json",
     prediction_phrase=b"OK",
     error_members=("code", "type", "message", "hint"),
 )
