@@ -5,9 +5,10 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-LEFT   := unit contract e2e fault load
+# Progress for a person at a terminal, silence for a log.
+PIP     = $(BIN)/python -m pip install --disable-pip-version-check $$(test -t 1 || echo --quiet)
 
-.PHONY: help setup archives run demo check format test $(LEFT) coverage bench docs floors clean
+.PHONY: help setup archives run demo check format test unit contract e2e fault load bench docs floors clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z ]+):[^#]*## /  \1|/' | column -t -s '|'
@@ -16,8 +17,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "marserve needs Python 3.11 or newer; this is %s. Name another one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@echo "Making $(VENV): this takes a few minutes once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[onnx,torch,load,train,bench,dev]"
+	@$(PIP) $(TORCH)
+	@$(PIP) --editable ".[onnx,torch,load,train,bench,dev]"
 	@touch $(READY)
 
 setup: $(READY) ## Make the virtual environment and install everything.
@@ -44,7 +45,7 @@ test: setup check ## Every test, and the coverage.
 	@$(BIN)/coverage run -m pytest -q
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --sort=cover | tail -25
 
-$(LEFT): setup
+unit contract e2e fault load: setup ## One part of the tests: make unit, make contract, ...
 	@$(BIN)/python -m pytest -q tests/$@
 
 bench: archives ## Measure against the floors and print the ratios.

@@ -46,6 +46,8 @@ worker_log = logging.getLogger("marserve.output")
 POLL = 0.0002
 #: Objects between two collections: a request makes a few dozen, and leaves none behind.
 GC_THRESHOLD = 20_000
+#: Longest path of a unix socket, bytes: what macOS allows; Linux allows four more.
+LONGEST_SOCKET_PATH = 103
 #: How many models of the start-up are loaded at once.
 LOAD_AT_ONCE = 4
 
@@ -167,7 +169,7 @@ class Server:
 
     async def serve(self, ready: OnReady | None) -> int:
         """Start, serve, stop; return the exit code."""
-        runtime = Path(tempfile.mkdtemp(prefix="marserve-"))
+        runtime = runtime_folder()
         try:
             self._build(runtime)
             stop = asyncio.Event()
@@ -299,6 +301,15 @@ class Server:
             log.warning("%d requests were not answered within %g s of draining.", sum(cut), timeout)
         log.info("Stopped.")
         return 0
+
+
+def runtime_folder() -> Path:
+    """Make the folder of the gate's socket; near the root where the usual place is too long for a socket's path."""
+    folder = Path(tempfile.mkdtemp(prefix="marserve-"))
+    if len(bytes(folder)) + len("/gate.sock") > LONGEST_SOCKET_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="marserve-", dir="/tmp"))
+    return folder
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

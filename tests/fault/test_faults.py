@@ -321,6 +321,13 @@ def test_a_setting_that_nobody_knows(store: Path) -> None:
     assert "job_queue_size" in failed_start(store, "--set", "job_queu_size=3")
 
 
+def test_a_temporary_folder_with_a_long_name(store: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    with serving(store, "steered", environment={"TMPDIR": str(long)}) as server:
+        still_serves(server)
+
+
 # Nothing is left behind
 
 
