@@ -161,3 +161,23 @@ def handle(data, context):
         return None
     return [{"left": context.deadline_left(index)} for index, _ in enumerate(data)]
 """
+
+#: Answers in as many pieces as it is asked for.
+STREAMING = """
+import os, time
+
+class Streaming:
+    def initialize(self, context):
+        pass
+
+    def handle(self, data, context):
+        bodies = [row["body"] for row in data]
+        for number in range(max(body["pieces"] for body in bodies) - 1):
+            context.send_intermediate([f"{body['name']}{number} " for body in bodies])
+            if any(body.get("exit_after") == number for body in bodies):
+                os._exit(5)
+            if any(body.get("raise_after") == number for body in bodies):
+                raise ValueError("no more")
+            time.sleep(max(body.get("sleep", 0) for body in bodies))
+        return [f"{body['name']} ends" for body in bodies]
+"""

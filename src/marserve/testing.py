@@ -133,6 +133,8 @@ class RecordingReply:
         error: what the job failed with.
         ending_count: answers and errors that have come; more than 1 breaks the promise.
         refusing: raised by ``answer``, as a door does with what it cannot send.
+        pieces: of an answer in pieces.
+        reads: whether the client takes what it is sent.
     """
 
     def __init__(self, refusing: Exception | None = None) -> None:
@@ -143,6 +145,8 @@ class RecordingReply:
         self.error: ServeError | None = None
         self.ending_count = 0
         self.refusing = refusing
+        self.pieces: list[bytes] = []
+        self.reads = True
         self.on_end: Callable[[], None] | None = None
         self._ended = asyncio.Event()
 
@@ -167,7 +171,8 @@ class RecordingReply:
     def chunk(self, data: bytes) -> bool:
         """See ``Reply``."""
         self.body += data
-        return True
+        self.pieces.append(data)
+        return self.reads
 
     def end(self) -> None:
         """See ``Reply``."""
@@ -393,6 +398,17 @@ class FakeWorker:
     ) -> None:
         """Send answers that a test has encoded itself."""
         self.send_raw(b"".join(frames.result_frame(batch.number, 0, spans, metrics, pieces, count, size)))
+
+    def send_pieces(self, batch: FakeBatch, *contents: bytes) -> None:
+        """Send one piece of its answer to each job of a batch that goes on running."""
+        pieces: list[frames.Bytes] = []
+        size = sum(
+            frames.encode_answer(pieces, job.id, 200, 0, b"", b"", b"text/plain", content)
+            for job, content in zip(batch.jobs, contents, strict=True)
+        )
+        self.send_raw(
+            b"".join(frames.result_frame(batch.number, frames.MORE, QUICK, b"", pieces, len(contents), size))
+        )
 
     def serve(self, batch: FakeBatch, respond: Respond = echo) -> None:
         """Do all that a worker does with a batch, at once."""

@@ -716,3 +716,63 @@ async def test_spans_that_make_no_sense_cost_nobody_an_answer(clock, spent):
     assert job.reply.body == b"a"
     assert 1 <= bench.link.depth <= MOST_BATCHES
     bench.close()
+
+
+# Answers in pieces
+
+
+@in_fake_time
+async def test_pieces_reach_their_jobs_one_by_one_and_the_answer_is_the_last(clock):
+    bench = await Bench().loaded()
+    jobs, batch = await bench.send(b"a", b"b")
+    bench.worker.begin(batch)
+
+    bench.worker.send_pieces(batch, b"a0", b"b0")
+    bench.worker.send_pieces(batch, b"a1", b"b1")
+    await settle()
+    assert [job.reply.pieces for job in jobs] == [[b"a0", b"a1"], [b"b0", b"b1"]]
+    assert [job.reply.ending_count for job in jobs] == [0, 0]
+    assert len(bench.link.in_flight) == 1
+
+    bench.worker.finish(batch)
+    bench.worker.answer(batch)
+    await settle()
+    assert [job.reply.pieces[-1] for job in jobs] == [b"a", b"b"]
+    assert [job.reply.ending_count for job in jobs] == [1, 1]
+    bench.close()
+
+
+@in_fake_time
+async def test_a_client_that_does_not_read_its_pieces_is_cut_off_and_its_neighbour_is_not(clock, monkeypatch):
+    monkeypatch.setattr(link_module, "MOST_UNREAD", 1000)
+    bench = await Bench().loaded()
+    [slow, quick], batch = await bench.send(b"a", b"b")
+    slow.reply.reads = False
+    piece = bytes(link_module.MOST_UNREAD // 4)
+
+    for _ in range(5):
+        bench.worker.send_pieces(batch, piece, b"b")
+        await settle()
+    assert slow.reply.ending_count == 1
+    assert "unread" in slow.reply.error.message
+    assert sum(map(len, slow.reply.pieces)) <= link_module.MOST_UNREAD + len(piece)
+
+    bench.worker.serve(batch)
+    await settle()
+    assert quick.reply.pieces == [*[b"b"] * 5, b"b"]
+    assert slow.reply.ending_count == 1
+    bench.close()
+
+
+@in_fake_time
+async def test_a_piece_for_a_job_of_another_batch_is_a_lie(clock):
+    bench = await Bench().loaded()
+    _, batch = await bench.send(b"a")
+    [other], _ = await bench.send(b"b")
+    batch.jobs[0] = batch.jobs[0]._replace(id=other.id)
+
+    bench.worker.send_pieces(batch, b"a0")
+    await settle()
+
+    assert isinstance(bench.owner.lost, RemoteProtocolError)
+    bench.close()

@@ -1030,3 +1030,21 @@ async def test_workers_poll_while_there_are_cores_for_all(clock, bench):
     await house.scaled(1)
     assert [link.words[page.POLL_MICROSECONDS] for link in house.pool.jobs.links] == [200]
     await house.close()
+
+
+@in_fake_time
+async def test_what_was_answered_in_part_is_not_run_again(clock, bench):
+    house = await bench(script=HELD).scaled(1)
+    [job] = house.submit(b"a")
+    batch = await house.worker().next_batch()
+    house.worker().begin(batch)
+    house.worker().send_pieces(batch, b"first")
+    house.worker().finish(batch)
+    await settle()
+
+    house.starter.processes[0].end(KILLED)
+    await answers([job])
+
+    assert job.reply.pieces == [b"first"]
+    assert isinstance(job.reply.error, WorkerDied)
+    await house.close()

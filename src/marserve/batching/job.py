@@ -73,6 +73,8 @@ class Job:
         trace: W3C trace parent as received, b"" for none.
         parent: id of the job that this one serves (workflows), 0 for none.
         client, target, method: who asked for what, for the access log.
+        has_begun: whether the first piece of an answer in pieces has been sent.
+        unread: bytes of such an answer that its reader has not taken yet, about.
         attempts: times that the job was sent to a worker.
         arrived, sent, started, done: moments on the monotonic clock, 0.0 until known.
         spans: seconds that the worker reports, by ``wire.frames.STEPS``.
@@ -88,6 +90,7 @@ class Job:
         "deadline",
         "done",
         "error",
+        "has_begun",
         "id",
         "kind",
         "lane",
@@ -106,6 +109,7 @@ class Job:
         "status",
         "target",
         "trace",
+        "unread",
     )
 
     def __init__(
@@ -142,6 +146,8 @@ class Job:
         self.attempts = 0
         self.sent = self.started = self.done = 0.0
         self.batch_size = 0
+        self.has_begun = False
+        self.unread = 0
         self.status = 0
         self.error: ServeError | None = None
         self.spans: tuple[float, ...] = ()

@@ -212,17 +212,40 @@ class Context:
         self.metrics = metrics if metrics is not None else MetricsStore(lambda: self.request_ids, model_name)
         self.stopping_criteria: Optional[Sequence[Callable[..., Any]]] = None
         self.cl_socket: Any = None
+        self._send: Optional[Callable[[Sequence[Any], int, str], None]] = None
         self.header_key_sequence_id = "ts_request_sequence_id"
         self.header_key_sequence_start = "ts_request_sequence_start"
         self.header_key_sequence_end = "ts_request_sequence_end"
         # Of the running batch. The last two are built from the first when a service asks.
-        self._requests: Sequence[RequestInfo] = ()
+        self.requests: Sequence[RequestInfo] = ()
+        self.has_sent = False
         self._processors: Optional[RequestProcessors] = None
         self._ids: Optional[Dict[int, str]] = None
 
+    def send_intermediate(self, values: Sequence[Any], status: int = 200, phrase: str = "") -> None:
+        """Send a piece of its answer to each request of the batch, now; what ``handle`` returns is the last piece.
+
+        Each piece reaches the client as one HTTP chunk. Status, phrase and headers go with the first; headers that
+        the service has set on the context by then go too.
+
+        Args:
+            values: one a request, in their order; encoded like a result of ``handle``.
+
+        Raises:
+            ValueError: not one value a request.
+            RuntimeError: nobody receives pieces, as in a call without a server.
+        """
+        if self._send is None:
+            raise RuntimeError("There is no server that could pass on pieces of an answer.")
+        if len(values) != len(self.requests):
+            raise ValueError(f"{len(values)} pieces were given for {len(self.requests)} requests.")
+        self.has_sent = True
+        self._send(values, status, phrase)
+
     def begin(self, requests: Sequence[RequestInfo]) -> None:
         """Begin a batch; nothing of the one before is left. Position in ``requests`` is the service's ``idx``."""
-        self._requests = requests
+        self.requests = requests
+        self.has_sent = False
         self._processors = None
         self._ids = None
 
@@ -239,7 +262,7 @@ class Context:
     def request_ids(self) -> Dict[int, str]:
         """The ids of the batch's requests by position."""
         if self._ids is None:
-            self._ids = {index: request.id_text() for index, request in enumerate(self._requests)}
+            self._ids = {index: request.id_text() for index, request in enumerate(self.requests)}
         return self._ids
 
     @request_ids.setter
@@ -250,7 +273,7 @@ class Context:
     def request_processor(self) -> RequestProcessors:
         """One processor a request."""
         if self._processors is None:
-            self._processors = RequestProcessors([RequestProcessor(request) for request in self._requests])
+            self._processors = RequestProcessors([RequestProcessor(request) for request in self.requests])
         return self._processors
 
     @request_processor.setter
@@ -311,5 +334,5 @@ class Context:
 
     def deadline_left(self, idx: int = 0) -> Optional[float]:
         """Return the seconds until nobody wants a request's answer (negative: past), None for no deadline."""
-        deadline = self._requests[idx].deadline
+        deadline = self.requests[idx].deadline
         return None if deadline is None or deadline == math.inf else deadline - time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
-from marserve.errors import HandlerFault, PredictionException, RemoteProtocolError, ServeError, by_kind
+from marserve.errors import Cancelled, HandlerFault, PredictionException, RemoteProtocolError, ServeError, by_kind
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
 from marserve.wire.protocol import SERVER, next_state
@@ -23,6 +23,8 @@ log = logging.getLogger("marserve.link")
 AHEAD = 0.001
 #: Most batches in a worker's hands at once.
 MOST_BATCHES = 16
+#: Most bytes of an answer in pieces that wait for a client to read them.
+MOST_UNREAD = 16 << 20
 #: Looks at the socket for an answer that the page has announced: it is there within microseconds.
 LOOKS = 50
 #: Weight of the past in the recent maximum of the service time, per batch: halves in about 7 batches. A worker that
@@ -233,9 +235,12 @@ class Link:
         try:
             if not data:
                 raise RemoteProtocolError("The worker closed its link.")
-            for kind, _flags, count, number, body in self._reader.feed(data):
+            for kind, flags, count, number, body in self._reader.feed(data):
                 if kind == frames.ANSWER and self._state == "ready":
-                    self._on_result(number, count, body, answered)
+                    if flags & frames.MORE:
+                        self._on_pieces(number, count, body)
+                    else:
+                        self._on_result(number, count, body, answered)
                 else:
                     self._on_control(kind, body)
         except ServeError as error:
@@ -273,6 +278,32 @@ class Link:
         self.words[page.CONSUMED] = number
         answered.append((batch, jobs, answers, bodies, spans, self._learn(spans)))
 
+    def _on_pieces(self, number: int, count: int, body: bytes) -> None:
+        """Hand on pieces of answers whose batch still runs; each is one piece for the client, never merged."""
+        batch = self.in_flight.get(number)
+        if batch is None:
+            return  # taken back: others have these jobs now
+        by_id = {job.id: job for job in batch.jobs}
+        for answer in frames.decode_result(body, count).answers:
+            job = by_id.get(answer.id)
+            if job is None:
+                raise RemoteProtocolError(f"A piece is for job {answer.id}, which is not in its batch.")
+            if job.state is not JobState.ANSWERED:
+                self._hand_piece(job, answer, self._body(answer))
+
+    def _hand_piece(self, job: Job, answer: frames.AnswerIn, piece: bytes) -> None:
+        """Send a piece to the client; one that does not read is cut off before it fills the memory."""
+        if not job.has_begun:
+            job.has_begun = True
+            job.status = answer.status
+            job.reply.start(answer.status, answer.phrase, _headers(answer))
+        job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
+        if job.unread > MOST_UNREAD:
+            job.state = JobState.ANSWERED
+            job.done = time.monotonic()
+            job.fail(Cancelled(f"The client left {job.unread} bytes of its answer unread."))
+            self._owner.job_ended(job)
+
     def _body(self, answer: frames.AnswerIn) -> bytes:
         """Return the body of an answer, copied out of the arena when it is there."""
         if not answer.parts:
@@ -308,13 +339,13 @@ class Link:
                 if answer.flags & frames.ERROR:
                     job.fail(_error(answer))
                 else:
-                    job.status = answer.status
-                    headers = frames.split_headers(answer.meta)
-                    content_type = answer.parts[0].content_type
-                    if content_type:
-                        headers += (b"content-type", content_type)
                     try:
-                        job.reply.answer(answer.status, answer.phrase, headers, body)
+                        if job.has_begun:
+                            job.reply.chunk(body)
+                            job.reply.end()
+                        else:
+                            job.status = answer.status
+                            job.reply.answer(answer.status, answer.phrase, _headers(answer), body)
                     except (
                         Exception
                     ) as error:  # e.g. a status that HTTP does not have; it must cost no other its answer
@@ -423,6 +454,15 @@ def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
     if len(answers) != len(by_id) or {answer.id for answer in answers} != by_id.keys():
         raise RemoteProtocolError(f"A batch of {len(jobs)} jobs came back with {len(answers)} answers of other ids.")
     return [by_id[answer.id] for answer in answers]
+
+
+def _headers(answer: frames.AnswerIn) -> list[bytes]:
+    """Return the headers of an answer, flat, its content type with them."""
+    headers = frames.split_headers(answer.meta)
+    content_type = answer.parts[0].content_type
+    if content_type:
+        headers += (b"content-type", content_type)
+    return headers
 
 
 def _error(answer: frames.AnswerIn) -> ServeError:

@@ -329,10 +329,10 @@ class Pool:
         self.jobs.keep_looking()
 
     def _put_back(self, worker: Worker, innocents: list[Job]) -> None:
-        """Let other workers run what a gone one had not; but not for ever, if workers die in a row."""
+        """Let other workers run what a gone one had not; but not for ever, and nothing that was answered in part."""
         again: list[Job] = []
         for job in innocents:
-            if job.attempts < MOST_ATTEMPTS:
+            if job.attempts < MOST_ATTEMPTS and not job.has_begun:
                 again.append(job)
             else:
                 reason = worker.autopsy.reason if worker.autopsy else "its worker is gone."

@@ -102,7 +102,7 @@ def _handle(
     try:
         result = entry.handle(rows, context)
     except Exception as error:
-        if count > 1 and isinstance(error, InvalidData):
+        if count > 1 and isinstance(error, InvalidData) and not context.has_sent:
             return [run_batch(entry, context, [job], style, steps, decode_input)[0] for job in jobs]
         return [Outcome(b"", b"", failure_of(error, style))] * count
     if type(result) is not list or len(result) != count:
@@ -110,8 +110,15 @@ def _handle(
         if failure is not None:
             return [Outcome(b"", b"", failure)] * count
     steps.enter(ENCODE)
+    outcomes = encode_results(result, context, style)  # type: ignore[arg-type]
+    steps.leave(ENCODE)
+    return outcomes
+
+
+def encode_results(values: Sequence[object], context: Context, style: str) -> List[Outcome]:
+    """Return the outcomes of what a service made, with the status and headers that it has set on the context."""
     outcomes = []
-    for value in result:  # type: ignore[attr-defined]
+    for value in values:
         try:
             body, content_type = encode(value, style)
             outcomes.append(Outcome(body, content_type))
@@ -122,7 +129,6 @@ def _handle(
         for processor, outcome in zip(processors, outcomes):
             if outcome.error is None and not processor.is_untouched:
                 _apply(processor, outcome)
-    steps.leave(ENCODE)
     return outcomes
 
 

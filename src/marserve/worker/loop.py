@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from marserve.archive.manifest import Manifest, read_manifest
-from marserve.errors import LoadError, OutOfMemory, ServeError
+from marserve.errors import HandlerFault, LoadError, OutOfMemory, ServeError
 from marserve.service.codec import Part
 from marserve.service.context import Context, Headers, RequestInfo
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half
 from marserve.wire.streams import WorkerStream
-from marserve.worker.batch import Outcome, run_batch
+from marserve.worker.batch import Outcome, encode_results, run_batch
 from marserve.worker.faults import Failure
 from marserve.worker.loader import Entry, load_entry, stand_in
 
@@ -60,17 +60,17 @@ class Steps:
 class Request(RequestInfo):
     """One job as its service sees it; id and headers are read from the wire's bytes only when they are asked for."""
 
-    __slots__ = ("_kind", "_meta", "_number", "_prefix")
+    __slots__ = ("_kind", "_meta", "_prefix", "number")
 
     def __init__(self, job: frames.JobIn, parts: Sequence[Part], prefix: str, now: float) -> None:
-        self._number, self._kind, self._meta, _, seconds_left = job
+        self.number, self._kind, self._meta, _, seconds_left = job
         self.parts = parts
         self._prefix = prefix
         self.deadline = now + seconds_left
 
     def id_text(self) -> str:
         """See ``RequestInfo``."""
-        return f"{self._prefix}{self._number:012x}"
+        return f"{self._prefix}{self.number:012x}"
 
     def header_map(self) -> Headers:
         """See ``RequestInfo``; the server's own headers win over the client's."""
@@ -183,6 +183,7 @@ class Loop:
         self._last = 0
         #: the failure that was logged last
         self._last_told: Optional[Failure] = None
+        runner.context._send = self._send_pieces
 
     def serve(self) -> bool:
         """Run batches until the server says stop (True) or is gone (False)."""
@@ -276,6 +277,25 @@ class Loop:
 
     def _view(self, body: Union[bytes, frames.Placed]) -> Union[bytes, memoryview]:
         return self._requests.view(*body) if isinstance(body, frames.Placed) else body
+
+    def _send_pieces(self, values: Sequence[object], status: int, phrase: str) -> None:
+        """Send a piece of its answer to each request of the running batch; see ``Context.send_intermediate``."""
+        runner = self._runner
+        self._words[page.SINCE] = time.monotonic_ns()  # the service is not silent
+        outcomes = encode_results(values, runner.context, runner.style)
+        pieces: List[frames.Bytes] = []
+        size = 0
+        for request, outcome in zip(runner.context.requests, outcomes):
+            if outcome.error is not None:
+                raise HandlerFault(outcome.error.message, outcome.error.hint)
+            outcome.status = status
+            outcome.phrase = phrase.encode("latin-1", "replace")
+            if runner.style == "torchserve":  # its clients see what its workers told its front end
+                outcome.headers = [*outcome.headers, b"ts_stream_next", b"true"]
+            assert isinstance(request, Request)
+            size += self._encode(pieces, request.number, self._last, outcome)
+        self._out.extend(frames.result_frame(self._last, frames.MORE, (0.0,) * 6, b"", pieces, len(outcomes), size))
+        self._flush()
 
     def _encode(self, pieces: List[frames.Bytes], id: int, number: int, outcome: Outcome) -> int:
         """Append one answer; return its bytes."""

@@ -43,7 +43,7 @@ class Prediction:
 
     def start(self, status: int, phrase: bytes, headers: Sequence[bytes]) -> None:
         """See ``Reply``."""
-        self._exchange.begin(status, phrase, self._headers(headers))
+        self._exchange.begin(status, phrase or self._lane.door.phrase(status), self._headers(headers))
 
     def chunk(self, data: bytes) -> bool:
         """See ``Reply``."""
