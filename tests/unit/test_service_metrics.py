@@ -6,7 +6,14 @@ from collections import namedtuple
 
 import pytest
 
-from marserve.service.metrics import MetricsStore
+from marserve.service import metrics
+from marserve.service.metrics import (
+    Metric,
+    MetricsCacheKeyError,
+    MetricsCacheTypeError,
+    MetricsStore,
+    use_store,
+)
 
 Dimension = namedtuple("Dimension", "name value")
 
@@ -34,7 +41,7 @@ def test_a_report_is_drained_once(store):
         {
             "name": "Calls",
             "value": 2.0,
-            "unit": "count",
+            "unit": "Count",
             "type": "counter",
             "dimensions": {"ModelName": "m", "Level": "Model", "Stage": "x"},
             "requests": "a,b",
@@ -50,10 +57,13 @@ def test_a_report_is_drained_once(store):
         (lambda s: s.add_time("x", 1, 0, "s"), "Seconds", "gauge", "a"),
         (lambda s: s.add_size("x", 1), "Megabytes", "gauge", "a,b"),
         (lambda s: s.add_size("x", 1, None, "kB"), "Kilobytes", "gauge", "a,b"),
-        (lambda s: s.add_percent("x", 1, 7), "percent", "gauge", ""),
-        (lambda s: s.add_error("x", 1), "count", "counter", "a,b"),
+        (lambda s: s.add_percent("x", 1, 7), "Percent", "gauge", ""),
+        (lambda s: s.add_error("x", 1), "unit", "counter", "a,b"),
+        (lambda s: s.add_error("x", "no such label"), "unit", "counter", "a,b"),
         (lambda s: s.add_metric("x", 1, 0, "images"), "images", "gauge", "a"),
-        (lambda s: s.add_metric("x", 1, "images"), "images", "gauge", "a,b"),  # as the guide of MMS has it
+        (lambda s: s.add_metric("x", 1, "images"), "images", "counter", "a,b"),
+        (lambda s: s.add_metric("x", 1, "images", 1), "images", "counter", "b"),
+        (lambda s: s.add_metric("x", 1, unit="ms", idx=1, metric_type="gauge"), "Milliseconds", "gauge", "b"),
         (lambda s: s.add_time("x", 1, metric_type=MetricTypes.HISTOGRAM), "Milliseconds", "histogram", "a,b"),
     ],
 )
@@ -77,14 +87,56 @@ def test_a_declared_metric(store):
     assert store.get_metric("Images", "histogram") is metric
     metric.add_or_update(3, ["png"], "r1")
     metric.update(4, ["jpeg"])
+    metric.update(5, "r2", [Dimension("Size", "big")])
     assert [(m["value"], m["dimensions"], m["requests"]) for m in drained(store)] == [
         (3.0, {"Kind": "png"}, "r1"),
         (4.0, {"Kind": "jpeg"}, "a,b"),
+        (5.0, {"Size": "big"}, "r2"),
     ]
-    with pytest.raises(ValueError, match=r"\['Kind'\], got 0"):
-        metric.add_or_update(1)
-    with pytest.raises(KeyError, match="counter 'Images'"):
+    with pytest.raises(MetricsCacheKeyError, match="counter 'Images'"):
         store.get_metric("Images")
+    with pytest.raises(MetricsCacheTypeError, match="use counter, gauge or histogram"):
+        store.add_metric_to_cache("Images", "count", [], "sum")
+
+
+def test_a_metric_that_is_declared_otherwise_replaces_the_one_before(store):
+    before = store.add_metric_to_cache("Images", "count", ["Kind"])
+    after = store.add_metric_to_cache("Images", "count", ["Kind", "Size"])
+
+    assert after is not before
+    assert store.get_metric("Images") is after
+
+
+@pytest.mark.parametrize(
+    ("value", "dimensions", "said"), [(1, [], "got 0 values"), (-1, ["png"], "counters only rise")]
+)
+def test_a_value_that_does_not_fit_is_told_and_costs_no_request(store, caplog, value, dimensions, said):
+    store.add_metric_to_cache("Images", "count", ["Kind"]).add_or_update(value, dimensions)
+
+    assert said in caplog.text
+    assert store.drain() == b""
+
+
+def test_an_error_is_of_the_service(store):
+    store.add_error("Broken", 1)
+
+    assert drained(store)[0]["dimensions"] == {"Level": "Error"}
+
+
+def test_a_metric_without_a_store_reports_to_the_service_of_the_process(store, monkeypatch):
+    monkeypatch.setattr(metrics, "_stores", [])
+    use_store(store)
+
+    Metric("Images", "ms", ["Kind"]).add_or_update(1, ["png"])
+
+    assert drained(store)[0]["unit"] == "Milliseconds"
+
+
+def test_a_single_id_is_a_batch_of_one():
+    store = MetricsStore("one", "m")
+    store.add_counter("x", 1)
+
+    assert drained(store)[0]["requests"] == "one"
 
 
 def test_ids_are_asked_for_when_there_is_something_to_say():

@@ -279,3 +279,41 @@ def test_a_cancelled_batch_is_not_answered(context):
 
     with pytest.raises(JobCancelled):
         run(handle, context, jobs(b"1"))
+
+
+class Asking(RequestInfo):
+    """Asks for a description, as the loop's requests do."""
+
+    wants_description = True
+
+
+class SelfDescribed:
+    def describe_handle(self):
+        return {"name": "mine"}
+
+
+def test_a_description_is_asked_for_beside_predictions_that_share_its_batch(context):
+    seen = []
+
+    def handle(data, context):
+        seen.append(len(data))
+        return echo(data, context)
+
+    entry = Entry(handle, "test", SelfDescribed())
+    outcomes = run_batch(entry, context, [*jobs(b"1"), Asking("asking"), *jobs(b"2")], "native", NoSteps())
+
+    assert told(outcomes) == [b"1", b'{"name":"mine"}', b"2"]
+    assert seen == [2]
+
+
+def test_a_service_without_words_for_itself_is_called_with_an_empty_row(context):
+    assert told(run(lambda data, context: [{"got": data}], context, [Asking("asking")])) == [b'{"got":[{}]}']
+
+
+@pytest.mark.parametrize("result", [None, [], [object()]])
+def test_a_description_that_cannot_be_sent_is_a_fault(context, result):
+    assert told(run(lambda data, context: result, context, [Asking("asking")])) == ["HandlerFault"]
+
+
+def test_a_prediction_without_parts_is_none(context):
+    assert told(run(lambda data, context: [{"rows": data}], context, [RequestInfo("id")])) == [b'{"rows":[{}]}']

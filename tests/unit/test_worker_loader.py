@@ -10,7 +10,7 @@ from marserve.archive.manifest import Manifest
 from marserve.errors import LoadError, OutOfMemory
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import run_batch
-from marserve.worker.loader import load_entry, stand_in
+from marserve.worker.loader import ABSENT, COMPAT, load_entry, stand_in
 from marserve.worker.steps import STEPS
 
 
@@ -397,5 +397,20 @@ def test_standing_in_a_folder_puts_it_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["first", str(tmp_path)])
     monkeypatch.chdir(tmp_path)
     stand_in(tmp_path)
-    assert sys.path == [str(tmp_path), "first"]
+    assert sys.path == [str(tmp_path), COMPAT, "first"]
     assert Path.cwd() == tmp_path.resolve()
+
+
+@pytest.mark.parametrize("handler", ABSENT)
+def test_a_built_in_handler_that_is_not_there_is_told_with_what_to_use(folder, steps, handler):
+    with pytest.raises(LoadError) as caught:
+        load(folder, steps, handler)
+    assert caught.value.message == f"The built-in handler {handler!r} is not part of marserve."
+    assert ABSENT[handler] in caught.value.hint
+
+
+def test_an_old_name_that_is_not_there_is_told_as_ours(folder, steps):
+    write(folder, svc="import ts.no_such_module\n")
+    with pytest.raises(LoadError) as caught:
+        load(folder, steps)
+    assert "marserve has no 'ts.no_such_module'" in caught.value.hint

@@ -47,6 +47,11 @@ class RequestInfo:
         self.parts = parts
         self.deadline = deadline
 
+    @property
+    def wants_description(self) -> bool:
+        """Whether the service is asked to describe itself, not to predict."""
+        return False
+
     def id_text(self) -> str:
         """Return the id as text."""
         return self.id if isinstance(self.id, str) else self.id()

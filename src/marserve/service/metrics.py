@@ -7,56 +7,120 @@ Names, argument orders and units are those of TorchServe's ``ts.metrics`` and Mu
 from __future__ import annotations
 
 import json
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+import logging
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+log = logging.getLogger(__name__)
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
-_TIME_UNITS = {"ms": "Milliseconds", "s": "Seconds"}
-_SIZE_UNITS = {"MB": "Megabytes", "kB": "Kilobytes", "GB": "Gigabytes", "B": "Bytes"}
+#: Full names of units; what is not here is a unit of the author's own.
+UNITS: Dict[Optional[str], str] = {
+    "ms": "Milliseconds",
+    "s": "Seconds",
+    "percent": "Percent",
+    "count": "Count",
+    "MB": "Megabytes",
+    "GB": "Gigabytes",
+    "kB": "Kilobytes",
+    "B": "Bytes",
+    "": "unit",
+    None: "unit",
+}
+_TIME_UNITS = ("ms", "s")
+_SIZE_UNITS = ("MB", "kB", "GB", "B")
 
 #: Dimensions as a service gives them: objects with ``name`` and ``value``.
 Dimensions = Optional[Sequence[object]]
 RequestIds = Union[Mapping[int, str], Callable[[], Mapping[int, str]]]
-_Record = Tuple[str, float, str, str, Union[int, str, None], Dict[str, str]]
+
+
+class MetricsCacheKeyError(KeyError):
+    """A metric that was not declared, or a definition that lacks a key."""
+
+
+class MetricsCacheTypeError(TypeError):
+    """A name, unit or kind of the wrong type."""
+
+
+class MetricsCacheValueError(ValueError):
+    """A value that a metric cannot take."""
+
+
+class Record(NamedTuple):
+    """One report, as it waits for ``drain``.
+
+    Attributes:
+        request: position of the request in its batch, its id, or None for the whole batch.
+    """
+
+    name: str
+    value: float
+    unit: str
+    kind: str
+    request: Union[int, str, None]
+    dimensions: Dict[str, str]
 
 
 class Metric:
     """A metric that a service declares once and updates often.
 
     Args:
-        store: where the values go.
-        name: the metric's name.
-        unit: its unit, as text.
+        metric_name: the metric's name.
+        unit: its unit; short names of ``UNITS`` are spelled out.
         dimension_names: names that ``add_or_update`` gets the values for, in this order.
-        kind: ``counter``, ``gauge`` or ``histogram``.
+        metric_type: ``counter``, ``gauge`` or ``histogram``, or an enumeration's member with that value.
+        store: where the values go; None for the store of the process's service.
     """
 
-    def __init__(self, store: MetricsStore, name: str, unit: str, dimension_names: Sequence[str], kind: str) -> None:
-        self.metric_name = name
-        self.unit = unit
-        self.dimension_names = list(dimension_names)
-        self.metric_type = kind
+    def __init__(
+        self,
+        metric_name: str,
+        unit: str,
+        dimension_names: Optional[Sequence[str]] = None,
+        metric_type: object = COUNTER,
+        store: Optional[MetricsStore] = None,
+    ) -> None:
+        self.metric_name = metric_name
+        self.unit = UNITS.get(unit, unit)
+        self.dimension_names = list(dimension_names or ())
+        self.metric_type = metric_type
         self._store = store
 
     def add_or_update(
-        self, value: float, dimension_values: Sequence[str] = (), request_id: Optional[str] = None
+        self, value: float, dimension_values: Optional[Sequence[object]] = (), request_id: Optional[str] = None
     ) -> None:
-        """Report a value.
-
-        Raises:
-            ValueError: there are not as many values of dimensions as names.
-        """
-        if len(dimension_values) != len(self.dimension_names):
-            raise ValueError(
-                f"Metric {self.metric_name!r} has the dimensions {self.dimension_names}, "
-                f"got {len(dimension_values)} values for them."
+        """Report a value; one that does not fit the declaration is told in the log, and the request goes on."""
+        values = dimension_values or ()
+        if len(values) != len(self.dimension_names):
+            log.error(
+                "Metric %s was not updated: it has the dimensions %s, and got %d values for them.",
+                self.metric_name,
+                self.dimension_names,
+                len(values),
             )
-        dimensions = dict(zip(self.dimension_names, map(str, dimension_values)))
-        self._store.store.append(
-            (self.metric_name, float(value), self.unit, self.metric_type, request_id, dimensions)
-        )
+            return
+        kind = _kind(self.metric_type)
+        if kind == COUNTER and value < 0:
+            log.error("Metric %s was not updated: counters only rise, and it got %s.", self.metric_name, value)
+            return
+        store = process_store() if self._store is None else self._store
+        named = dict(zip(self.dimension_names, map(str, values)))
+        store.store.append(Record(self.metric_name, float(value), self.unit, kind, request_id or None, named))
 
-    update = add_or_update
+    def update(
+        self, value: float, request_id: Union[str, Sequence[object], None] = None, dimensions: Dimensions = None
+    ) -> None:
+        """Report a value under other dimensions than were declared, as objects with ``name`` and ``value``.
+
+        Values in the place of the request's id are those of the declared dimensions.
+        """
+        if isinstance(request_id, (list, tuple)):
+            self.add_or_update(value, request_id)
+            return
+        self.dimension_names = [str(getattr(each, "name", each)) for each in dimensions or ()]
+        values = [getattr(each, "value", "") for each in dimensions or ()]
+        self.add_or_update(value, values, None if request_id is None else str(request_id))
 
 
 class MetricsStore:
@@ -73,9 +137,14 @@ class MetricsStore:
 
     def __init__(self, request_ids: RequestIds = (lambda: {}), model_name: str = "") -> None:
         self.model_name = model_name
-        self.store: List[_Record] = []
+        self.store: List[Record] = []
         self.cache: Dict[Tuple[str, str], Metric] = {}
-        self._request_ids = request_ids
+        self.set_request_ids(request_ids)
+
+    def set_request_ids(self, request_ids: object) -> None:
+        """Set the ids of the running batch; a single id, as mock contexts of tests have it, is a batch of one."""
+        is_usable = callable(request_ids) or isinstance(request_ids, Mapping)
+        self.request_ids: RequestIds = request_ids if is_usable else {0: str(request_ids)}  # type: ignore[assignment]
 
     def add_counter(
         self,
@@ -89,10 +158,14 @@ class MetricsStore:
         self._add(name, value, "count", metric_type, idx, dimensions)
 
     def add_error(
-        self, name: str, value: float = 1, dimensions: Dimensions = None, metric_type: object = COUNTER
+        self, name: str, value: Union[float, str] = 1, dimensions: Dimensions = None, metric_type: object = COUNTER
     ) -> None:
-        """Add ``value`` to a count of errors."""
-        self._add(name, value, "count", metric_type, None, dimensions)
+        """Add ``value`` to a count of errors, which is the service's and no single request's.
+
+        A text, which Multi Model Server took too, counts as one.
+        """
+        number = value if isinstance(value, (int, float)) else 1
+        self._report(name, number, "", metric_type, None, {"Level": "Error"}, dimensions)
 
     def add_time(
         self,
@@ -104,7 +177,8 @@ class MetricsStore:
         metric_type: object = GAUGE,
     ) -> None:
         """Report a span of time; ``unit`` is ``ms`` or ``s``."""
-        self._add(name, value, _unit(unit, _TIME_UNITS, "time"), metric_type, idx, dimensions)
+        _check_unit(unit, _TIME_UNITS, "time")
+        self._add(name, value, unit, metric_type, idx, dimensions)
 
     def add_size(
         self,
@@ -116,7 +190,8 @@ class MetricsStore:
         metric_type: object = GAUGE,
     ) -> None:
         """Report a size; ``unit`` is ``MB``, ``kB``, ``GB`` or ``B``."""
-        self._add(name, value, _unit(unit, _SIZE_UNITS, "size"), metric_type, idx, dimensions)
+        _check_unit(unit, _SIZE_UNITS, "size")
+        self._add(name, value, unit, metric_type, idx, dimensions)
 
     def add_percent(
         self,
@@ -136,42 +211,60 @@ class MetricsStore:
         idx: object = None,
         unit: object = None,
         dimensions: Dimensions = None,
+        metric_type: object = None,
     ) -> Optional[Metric]:
         """Report a value of any unit, or declare a metric.
 
-        Multi Model Server reports: ``(name, value, idx, unit, dimensions)``; its guide passes the unit as third,
-        which works too. TorchServe declares: ``(name, unit, dimension_names, metric_type)`` and gets the metric.
+        Multi Model Server reports ``(name, value, idx, unit, dimensions)``, a gauge; TorchServe reports
+        ``(name, value, unit, idx, dimensions, metric_type)``, a counter when it names no kind. A text in the place
+        of the value declares: ``(name, unit, dimension_names, metric_type)``.
         """
         if isinstance(value, str):
             names = idx if isinstance(idx, (list, tuple)) else ()
-            return self.add_metric_to_cache(name, value, names, unit or COUNTER)
-        if isinstance(idx, str) and unit is None:
-            idx, unit = None, idx
-        self._add(name, value, str(unit or "unit"), GAUGE, idx if isinstance(idx, int) else None, dimensions)
+            return self.add_metric_to_cache(name, value, names, metric_type or unit or COUNTER)
+        kind = GAUGE
+        if isinstance(idx, str):
+            kind = COUNTER
+            idx, unit = (unit, idx) if not isinstance(unit, str) else (idx, unit)
+        position = idx if isinstance(idx, int) else None
+        self._add(name, value, str(unit or "unit"), metric_type or kind, position, dimensions)
         return None
 
     def add_metric_to_cache(
         self,
         metric_name: str,
         unit: str,
-        dimension_names: Sequence[str] = (),
+        dimension_names: Optional[Sequence[str]] = (),
         metric_type: object = COUNTER,
     ) -> Metric:
-        """Declare a metric; declaring it again gives the same one."""
-        key = (_kind(metric_type), metric_name)
-        if key not in self.cache:
-            self.cache[key] = Metric(self, metric_name, unit, dimension_names, key[0])
-        return self.cache[key]
+        """Declare a metric; declaring it again in the same way gives the same one, in another way replaces it.
+
+        Raises:
+            MetricsCacheTypeError: name or unit is no text, or the kind is none.
+        """
+        kind = _kind(metric_type)
+        if not isinstance(metric_name, str) or not isinstance(unit, str):
+            raise MetricsCacheTypeError(f"A metric's name and unit are texts; got {metric_name!r} and {unit!r}.")
+        if kind not in (COUNTER, GAUGE, HISTOGRAM):
+            raise MetricsCacheTypeError(
+                f"Metric {metric_name!r} is declared as {metric_type!r}; use {COUNTER}, {GAUGE} or {HISTOGRAM}."
+            )
+        metric = Metric(metric_name, unit, dimension_names, metric_type, self)
+        present = self.cache.get((kind, metric_name))
+        if present is not None and (present.unit, present.dimension_names) == (metric.unit, metric.dimension_names):
+            return present
+        self.cache[kind, metric_name] = metric
+        return metric
 
     def get_metric(self, metric_name: str, metric_type: object = COUNTER) -> Metric:
         """Return a declared metric.
 
         Raises:
-            KeyError: it was not declared.
+            MetricsCacheKeyError: it was not declared.
         """
         key = (_kind(metric_type), metric_name)
         if key not in self.cache:
-            raise KeyError(f"No {key[0]} {metric_name!r} was declared; add_metric_to_cache declares one.")
+            raise MetricsCacheKeyError(f"No {key[0]} {metric_name!r} was declared; add_metric_to_cache declares one.")
         return self.cache[key]
 
     def drain(self) -> bytes:
@@ -183,7 +276,7 @@ class MetricsStore:
         if not self.store:
             return b""
         records, self.store = self.store, []
-        ids = self._request_ids() if callable(self._request_ids) else self._request_ids
+        ids = self.request_ids() if callable(self.request_ids) else self.request_ids
         lines = []
         for name, value, unit, kind, idx, dimensions in records:
             requests = ",".join(ids.values()) if idx is None else ids.get(idx, "") if isinstance(idx, int) else idx
@@ -204,20 +297,43 @@ class MetricsStore:
     def _add(
         self, name: str, value: float, unit: str, kind: object, idx: Optional[int], dimensions: Dimensions
     ) -> None:
-        named = {"ModelName": self.model_name, "Level": "Model"}
+        self._report(name, value, unit, kind, idx, {"ModelName": self.model_name, "Level": "Model"}, dimensions)
+
+    def _report(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        kind: object,
+        idx: Optional[int],
+        named: Dict[str, str],
+        dimensions: Dimensions,
+    ) -> None:
         for dimension in dimensions or ():
             named[str(getattr(dimension, "name", dimension))] = str(getattr(dimension, "value", ""))
-        self.store.append((name, float(value), unit, _kind(kind), idx, named))
+        self.store.append(Record(name, float(value), UNITS.get(unit, unit), _kind(kind), idx, named))
 
 
-def _unit(unit: str, units: Mapping[str, str], what: str) -> str:
-    """Return a unit's full name; a wrong one is refused where it is written, as the old servers do."""
-    full = units.get(unit)
-    if full is None:
-        raise ValueError(f"Unit {unit!r} is none of a {what}: use one of {', '.join(units)}.")
-    return full
+def _check_unit(unit: str, units: Sequence[str], what: str) -> None:
+    """Refuse a wrong unit where it is written, as the old servers do."""
+    if unit not in units:
+        raise MetricsCacheValueError(f"Unit {unit!r} is none of a {what}: use one of {', '.join(units)}.")
 
 
 def _kind(kind: object) -> str:
     """Return a metric's kind as text; ``ts.metrics`` has an enumeration for it."""
     return str(getattr(kind, "value", kind)).lower()
+
+
+#: The stores of this process, the one of its service last.
+_stores: List[MetricsStore] = [MetricsStore()]
+
+
+def process_store() -> MetricsStore:
+    """Return the store of the service that was loaded last: metrics that name none report there."""
+    return _stores[-1]
+
+
+def use_store(store: MetricsStore) -> None:
+    """Make ``store`` the one of this process's service."""
+    _stores[:] = [store]

@@ -69,8 +69,11 @@ def run_batch(
     steps.enter(DECODE)
     check = entry.check
     rows: List[Dict[str, object]] = []
-    refused: Dict[int, Outcome] = {}
+    refused: Dict[int, Outcome] = {}  # and what is answered by itself
     for index, job in enumerate(jobs):
+        if not job.parts and job.wants_description:
+            refused[index] = _described(entry, context, job, style)
+            continue
         try:
             row = decode(job.parts, decode_input, style)
             if check is not None:
@@ -85,6 +88,21 @@ def run_batch(
     kept = [job for index, job in enumerate(jobs) if index not in refused]
     answers = iter(_handle(entry, context, kept, rows, style, steps, decode_input) if kept else ())
     return [refused.get(index) or next(answers) for index in range(len(jobs))]
+
+
+def _described(entry: Entry, context: Context, job: RequestInfo, style: str) -> Outcome:
+    """Return what the service says of itself; one without words for it is called with the header ``describe``."""
+    context.begin([job])
+    describe = getattr(entry.service, "describe_handle", None)
+    try:
+        result = [describe()] if callable(describe) else entry.handle([{}], context)
+        failure = check_result(result, 1)
+        if failure is not None:
+            return Outcome(b"", b"", failure)
+        body, content_type = encode(result[0], style)  # type: ignore[index]
+        return Outcome(body, content_type)
+    except Exception as error:
+        return Outcome(b"", b"", failure_of(error, style))
 
 
 def _handle(

@@ -1,9 +1,10 @@
 """Finds the service in an archive and makes it ready: the entry that the worker's loop calls.
 
 A handler is ``module``, ``module.py`` or ``module:function``. Looked for in this order: a file of the archive, a
-built-in name (``BUILT_IN``) or ``marserve.…:Class``, a module that is installed or lies in a folder of the
-archive. Source: TorchServe ``ts/model_loader.py``, Multi Model Server ``mms/model_loader.py``; what they refuse
-for no reason (a class beside the service, ``initialize`` without an argument) is taken.
+built-in name (``BUILT_IN``, most of them of ``compat/ts``) or ``marserve.…:Class``, a module that is installed or
+lies in a folder of the archive. Source: TorchServe ``ts/model_loader.py``, Multi Model Server
+``mms/model_loader.py``; what they refuse for no reason (a class beside the service, ``initialize`` without an
+argument) is taken.
 """
 
 from __future__ import annotations
@@ -26,15 +27,32 @@ from marserve.service.base import Service
 from marserve.service.context import Context
 from marserve.service.envelopes import ENVELOPES, wrapped
 from marserve.service.inputs import Inputs
+from marserve.service.metrics import use_store
 from marserve.worker.faults import author_traceback, is_out_of_memory
 from marserve.worker.steps import INFERENCE, POSTPROCESS, PREPROCESS, Steps, timed
 
 _log = logging.getLogger(__name__)
 
+#: The names under which old servers' handlers import them, ``ts`` among them.
+COMPAT = str(Path(__file__).resolve().parents[1] / "compat")
 #: Handlers that an archive may name without carrying a file.
 BUILT_IN = {
     "onnx_service": "marserve.service.onnx:OnnxService",
     "torch_service": "marserve.service.torch:TorchService",
+    "base_handler": "ts.torch_handler.base_handler",
+    "image_classifier": "ts.torch_handler.image_classifier",
+    "image_segmenter": "ts.torch_handler.image_segmenter",
+    "object_detector": "ts.torch_handler.object_detector",
+    "text_classifier": "ts.torch_handler.text_classifier",
+    "densenet_handler": "ts.torch_handler.densenet_handler",
+}
+#: Built-in handlers of TorchServe that are not there, and what to use in a handler of one's own.
+ABSENT = {
+    "dali_image_classifier": "nvidia-dali",
+    "vllm_handler": "vllm",
+    "trt_llm_handler": "tensorrt_llm",
+    "base_deepspeed_handler": "deepspeed",
+    "base_pippy_handler": "torch.distributed.pipelining",
 }
 _TIMED_STEPS = (("preprocess", PREPROCESS), ("inference", INFERENCE), ("postprocess", POSTPROCESS))
 
@@ -71,6 +89,7 @@ def load_entry(
     context: Context,
     steps: Steps,
     envelope: str = "",
+    style: str = "native",
 ) -> Entry:
     """Import the handler, create and initialize its service, and return the entry.
 
@@ -79,6 +98,7 @@ def load_entry(
     Args:
         handler: from the request or the manifest; empty takes the manifest's.
         envelope: name of an envelope around every body, empty for none.
+        style: see ``service/codec.py``.
 
     Raises:
         LoadError: no such handler, or the author's code raised; holds the author's traceback.
@@ -89,6 +109,7 @@ def load_entry(
     if not name:
         raise LoadError("The archive names no handler.", "Name one when packing (--handler) or registering.")
     signature = load_signature(folder, manifest.signature_file)
+    use_store(context.metrics)
     module, wanted = _find_module(folder, name)
     target = getattr(module, wanted or "handle", None)
     if target is None and wanted:
@@ -102,16 +123,21 @@ def load_entry(
     if envelope:
         if envelope not in ENVELOPES:
             raise LoadError(f"There is no envelope {envelope!r}.", f"Use one of {', '.join(ENVELOPES)}.")
-        entry.handle = wrapped(entry.handle, envelope)
+        entry.handle = _enveloped(entry, envelope, style)
     return entry
 
 
 def stand_in(folder: Path) -> None:
-    """Make ``folder`` the working directory and the first place of imports, as services expect."""
+    """Make ``folder`` the working directory and the first place of imports, as services expect.
+
+    The old servers' names come next, before site-packages: an old server that is installed too would bring a
+    protocol that nobody here speaks.
+    """
     os.chdir(folder)
-    if str(folder) in sys.path:
-        sys.path.remove(str(folder))
-    sys.path.insert(0, str(folder))
+    for place in (COMPAT, str(folder)):
+        if place in sys.path:
+            sys.path.remove(place)
+        sys.path.insert(0, place)
     importlib.invalidate_caches()
 
 
@@ -122,6 +148,11 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
         is_inside = not candidate.startswith("/") and ".." not in candidate.split("/")
         if is_inside and (folder / candidate).is_file():
             return _guarded(handler, partial(_import_file, folder, candidate)), wanted
+    if handler in ABSENT:
+        raise LoadError(
+            f"The built-in handler {handler!r} is not part of marserve.",
+            f"Write a handler that uses {ABSENT[handler]} itself, and install that where the worker runs.",
+        )
     target = BUILT_IN.get(handler, handler if handler.startswith("marserve.") else "")
     if target:
         module_part, wanted = split_handler(target)
@@ -184,7 +215,10 @@ def _guarded(handler: str, call: Callable[[], Any]) -> Any:
             ) from error
         hint = "Correct the service and register the archive again."
         if isinstance(error, ModuleNotFoundError):
+            is_compat = str(error.name).partition(".")[0] in ("ts", "mms")
             hint = f"Put {error.name!r} into the archive, or install it where the worker runs."
+            if is_compat:
+                hint = f"marserve has no {error.name!r}; the page about moving to it tells what is there instead."
         words = f"{type(error).__name__}: {error}"
         raise LoadError(f"{handler} cannot be loaded: {words}", hint, author_traceback(error)) from error
 
@@ -193,6 +227,15 @@ def _function_entry(function: Handle, module: ModuleType, handler: str, context:
     """Return the entry of a bare function, which is called once with no data to initialize."""
     _guarded(handler, lambda: function(None, context))  # type: ignore[arg-type]
     return Entry(function, f"function {getattr(function, '__name__', 'handle')} of {module.__name__}", module)
+
+
+def _enveloped(entry: Entry, envelope: str, style: str) -> Handle:
+    """Return the entry's handle inside an envelope; what was written for TorchServe gets rows of its form."""
+    if style != "torchserve" and not any(base.__module__.startswith("ts.") for base in type(entry.service).__mro__):
+        return wrapped(entry.handle, envelope)
+    module = importlib.import_module(f"ts.torch_handler.request_envelope.{envelope}")
+    handle: Handle = _service_class(module, envelope)(entry.handle).handle
+    return handle
 
 
 def _service_class(module: ModuleType, handler: str) -> type:

@@ -26,7 +26,7 @@ from marserve.service.codec import NATIVE, decode, encode
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import Outcome, run_batch
 from marserve.worker.faults import Failure
-from marserve.worker.loader import Entry, load_entry, stand_in
+from marserve.worker.loader import COMPAT, Entry, load_entry, stand_in
 from marserve.worker.steps import NoSteps
 
 
@@ -223,7 +223,7 @@ class _Home:
             os.chdir(before)
             sys.path[:] = path
             if len(sys.modules) != count:  # the service has imported something
-                self.modules.update(_take(_names_below(self._folder)))
+                self.modules.update(_take(_names_below(str(self._folder)) | _names_below(COMPAT)))
             for name in self.modules:
                 sys.modules.pop(name, None)
             sys.modules.update(hidden)
@@ -231,7 +231,7 @@ class _Home:
     def _hide(self) -> Dict[str, ModuleType]:
         """Put away the process's modules that bear the names of the archive's, and return them."""
         if not self.modules:
-            return _take(_own_names(self._folder))
+            return _take(_own_names(self._folder) | _own_names(Path(COMPAT)))
         return {name: sys.modules.pop(name) for name in self.modules if name in sys.modules}
 
 
@@ -249,8 +249,8 @@ def _take(names: Set[str]) -> Dict[str, ModuleType]:
     return taken
 
 
-def _names_below(folder: Path) -> Set[str]:
+def _names_below(folder: str) -> Set[str]:
     """Return the top names of the loaded modules whose file lies in ``folder``."""
-    inside = str(folder) + os.sep
+    inside = folder + os.sep
     files = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
     return {name.partition(".")[0] for name, file in files if isinstance(file, str) and file.startswith(inside)}

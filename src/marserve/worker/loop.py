@@ -68,6 +68,11 @@ class Request(RequestInfo):
         self._prefix = prefix
         self.deadline = now + seconds_left
 
+    @property
+    def wants_description(self) -> bool:
+        """See ``RequestInfo``."""
+        return self._kind == frames.DESCRIBE
+
     def id_text(self) -> str:
         """See ``RequestInfo``."""
         return f"{self._prefix}{self.number:012x}"
@@ -77,6 +82,8 @@ class Request(RequestInfo):
         fields, self.headers = frames.decode_meta(self._meta)
         explain = b"True" if self._kind == frames.EXPLAIN else b"False"
         self.extra = (b"explain", explain, b"url_path", fields[1])
+        if self.wants_description:
+            self.extra += (b"describe", b"True")
         return RequestInfo.header_map(self)
 
 
@@ -147,7 +154,8 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     )
     steps = Steps(words)
     stand_in(folder)
-    entry = load_entry(folder, manifest, str(told["handler"]), context, steps, str(told.get("envelope") or ""))
+    envelope, style = str(told.get("envelope") or ""), str(told["style"])
+    entry = load_entry(folder, manifest, str(told["handler"]), context, steps, envelope, style)
     return Runner(
         entry,
         context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import platform
 import signal
@@ -25,6 +26,7 @@ def main() -> None:
     gate = os.environ.pop("MARSERVE_GATE")
     token = os.environ.pop("MARSERVE_TOKEN")
     logs.configure()
+    faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
     # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(run(gate, token))
@@ -69,7 +71,9 @@ def run(gate: str, token: str) -> int:
     # Imported here: a worker that is not let in never pays for it.
     from marserve.worker.loop import Loop, load
 
-    outcome = load(frames.decode_message(order[1]), words)
+    told = frames.decode_message(order[1])
+    logs.configure(str(told.get("log_level", "info")))
+    outcome = load(told, words)
     stream.send([frames.encode_message(frames.LOADED, outcome.message)])
     if outcome.runner is None:
         return EXIT_LOAD_FAILED

@@ -1,0 +1,1 @@
+"""Timers, micro-batching and text for handlers."""

@@ -1,0 +1,5 @@
+"""``MetricCacheAbstract``: what ``context.metrics`` is."""
+
+from marserve.service.metrics import MetricsStore as MetricCacheAbstract
+
+__all__ = ["MetricCacheAbstract"]

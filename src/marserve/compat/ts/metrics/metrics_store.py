@@ -1,0 +1,5 @@
+"""``MetricsStore``: the older name of what ``context.metrics`` is."""
+
+from marserve.service.metrics import MetricsStore
+
+__all__ = ["MetricsStore"]

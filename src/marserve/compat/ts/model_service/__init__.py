@@ -1,0 +1,1 @@
+"""Services as Multi Model Server had them, whose names TorchServe kept."""

@@ -1,0 +1,1 @@
+"""The messages between an old frontend and its workers."""

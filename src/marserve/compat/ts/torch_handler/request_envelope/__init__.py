@@ -1,0 +1,1 @@
+"""Envelopes: an orchestrator's wrapping around a body."""

@@ -1,0 +1,1 @@
+"""Labels, configuration files and classes of modules."""

@@ -1,0 +1,40 @@
+"""The old import names, imported as a worker does, and small archives of models to load through them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from marserve.service.context import Context, RequestInfo
+from marserve.worker.loader import COMPAT
+
+
+def module(name: str) -> ModuleType:
+    """Return the module ``ts.<name>``."""
+    if COMPAT not in sys.path:
+        sys.path.insert(0, COMPAT)
+    return importlib.import_module(f"ts.{name}" if name else "ts")
+
+
+def context_of(folder: Path, *, config: dict[str, Any] | None = None, **model: str) -> Context:
+    """Return the context of an archive in ``folder`` whose manifest has ``model``."""
+    manifest = {"model": {"modelName": "m", "modelVersion": "1.0", **model}}
+    context = Context("m", str(folder), manifest, 4, model_yaml_config=config or {})
+    context.begin([RequestInfo("one")])
+    return context
+
+
+def asked(context: Context, *headers: bytes, count: int = 1) -> Context:
+    """Begin a batch whose requests have these headers, flat."""
+    context.begin([RequestInfo(f"id{index}", headers) for index in range(count)])
+    return context
+
+
+def reported(context: Context) -> dict[str, float]:
+    """Return what the service has reported since the last time, by name."""
+    found = {record.name: record.value for record in context.metrics.store}
+    context.metrics.drain()
+    return found
