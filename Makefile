@@ -8,17 +8,17 @@ READY  := $(VENV)/.ready
 # Progress for a person at a terminal, silence for a log.
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check $$(test -t 1 || echo --quiet)
 
-.PHONY: help setup archives run demo check format test unit contract e2e fault load bench docs floors clean
+.PHONY: help setup archives run demo check format test unit contract e2e fault load contract-genuine bench docs floors clean
 
 help: ## Show this list.
-	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z ]+):[^#]*## /  \1|/' | column -t -s '|'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):[^#]*## /  \1|/' | column -t -s '|'
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "marserve needs Python 3.11 or newer; this is %s. Name another one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@echo "Making $(VENV): this takes a few minutes once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) $(TORCH)
-	@$(PIP) --editable ".[onnx,torch,load,train,bench,dev]"
+	@$(PIP) --editable ".[onnx,torch,load,environments,train,bench,dev]"
 	@touch $(READY)
 
 setup: $(READY) ## Make the virtual environment and install everything.
@@ -47,6 +47,9 @@ test: setup check ## Every test, and the coverage.
 
 unit contract e2e fault load: setup ## One part of the tests: make unit, make contract, ...
 	@$(BIN)/python -m pytest -q tests/$@
+
+contract-genuine: setup ## Ask the original TorchServe what tests/contract asks marserve (needs Java 17).
+	@$(BIN)/python scripts/contract_genuine.py
 
 bench: archives ## Measure against the floors and print the ratios.
 	@$(BIN)/python -m bench.run

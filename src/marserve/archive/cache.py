@@ -28,12 +28,13 @@ from typing import Dict, List, Optional, Tuple
 
 from marserve.archive import store
 from marserve.archive.config import load_config
+from marserve.archive.environment import environment_for
 from marserve.archive.manifest import Manifest, manifest_root, read_manifest
 from marserve.archive.reader import archive_format, files_below, unpack
 from marserve.archive.signature import Signature, load_signature
 from marserve.archive.sink import MAX_BYTES
 from marserve.archive.writer import replacing_file
-from marserve.errors import ArchiveError, ServeError, SignatureError
+from marserve.errors import ArchiveError, EnvironmentFault, ServeError, SignatureError, about
 
 _PARTIAL = ".partial-"
 _CHUNK = 2**20
@@ -227,6 +228,13 @@ def _describe(folder: Path, sha256: str) -> CachedArchive:
     return CachedArchive(folder, sha256, manifest, signature, load_config(folder, manifest), tuple(warnings))
 
 
+def _environment(requirements: Path, root: Path, model: str) -> Path:
+    try:
+        return environment_for(requirements, root)
+    except EnvironmentFault as error:
+        raise about(error, model) from None
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Fetch, verify and unpack one archive; print it as JSON, or ``{"error", "message", "hint"}`` and return 1."""
     parser = argparse.ArgumentParser(prog="python -m marserve.archive.cache", description=main.__doc__)
@@ -236,6 +244,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     what.add_argument("--location", help="name in the store, or URL")
     parser.add_argument("--store", type=Path, help="the model store; downloads go there")
     parser.add_argument("--allowed-url", action="append", default=[], help="regular expression; may be repeated")
+    parser.add_argument("--environments", type=Path, help="install what the archive requires, in a folder below")
     parser.add_argument("--replace", action="store_true", help="download over a file of the same name")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes unpacked")
     parser.add_argument("--max-download", type=int, default=store.MAX_DOWNLOAD, help="most bytes of a download")
@@ -250,10 +259,14 @@ def main(argv: Optional[List[str]] = None) -> int:
             archive = store.resolve(
                 args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace
             )
-        result = {"source": str(archive), **Cache(args.root, args.max_bytes).open(archive).to_json()}
+        opened = Cache(args.root, args.max_bytes).open(archive)
+        result = {"source": str(archive), **opened.to_json()}
+        if args.environments is not None and opened.manifest.requirements_file:
+            requirements = opened.path / opened.manifest.requirements_file
+            result["python"] = str(_environment(requirements, args.environments, opened.manifest.model_name))
         status = 0
     except ServeError as error:
-        result = {"error": error.kind, "message": error.message, "hint": error.hint}
+        result = {"error": error.kind, "message": error.message, "hint": error.hint, "model": error.model}
         status = 1
     except Exception as error:
         traceback.print_exc()

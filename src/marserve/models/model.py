@@ -28,6 +28,8 @@ class OpenedArchive:
         digest: SHA-256 of the archive file, "" for a folder that is used in place.
         manifest, signature: as read; the signature is None when the archive has none.
         config: the whole model-config.yaml, {} when there is none.
+        python: interpreter of the environment that has what it requires; "" for the server's own.
+        download: file that was downloaded for it and is removed with it; "" for none.
     """
 
     location: str
@@ -36,6 +38,8 @@ class OpenedArchive:
     manifest: Manifest
     signature: Signature | None
     config: Mapping[str, object] = field(default_factory=dict)
+    python: str = ""
+    download: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,10 @@ class ModelVersion:
         policy = BatchPolicy(config.batch_size, config.max_batch_delay)
         self.queue = JobQueue(config.queue_size, policy)
         settings = replace(
-            house.pool, response_timeout=config.response_timeout, startup_timeout=config.startup_timeout
+            house.pool,
+            response_timeout=config.response_timeout,
+            startup_timeout=config.startup_timeout,
+            python=archive.python or None,
         )
         self.pool = Pool(
             f"{name}:{version}",
@@ -141,7 +148,7 @@ class ModelVersion:
             "model_version": self.version,
             "folder": self.archive.folder,
             "handler": config.handler,
-            "envelope": self.archive.manifest.envelope,
+            "envelope": self._house.load.get("envelope") or self.archive.manifest.envelope,
             "batch_size": config.batch_size,
             "gpu_id": gpu_id,
             "thread_count": config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers)),

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from marserve.errors import ServeError, by_kind
+from marserve.errors import ServeError, about, by_kind
 
 #: How much a helper gives way to the server and its workers.
 NICENESS = 10
@@ -23,20 +23,23 @@ async def run_helper(module: str, arguments: Sequence[str], environment: Mapping
 
     Raises:
         ServeError: what the helper told as ``{"error": kind, "message": …, "hint": …}``, as the class of that
-            kind; or that it ended without a word.
+            kind; or that it ended without a word; or that it could not be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(environment),
-        cwd="/",
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as why:  # no descriptors or no processes are left
+        raise ServeError(f"The helper {module} could not be started: {why}.", "Try again later.") from why
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
     try:
@@ -54,5 +57,6 @@ async def run_helper(module: str, arguments: Sequence[str], environment: Mapping
     if not isinstance(value, dict):
         raise ServeError(f"The helper {module} printed no JSON object.")
     if "error" in value:
-        raise by_kind().get(str(value["error"]), ServeError)(str(value["message"]), str(value.get("hint") or ""))
+        error = by_kind().get(str(value["error"]), ServeError)(str(value["message"]), str(value.get("hint") or ""))
+        raise about(error, str(value["model"])) if value.get("model") else error
     return value
