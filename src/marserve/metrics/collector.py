@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -20,9 +20,11 @@ from marserve.batching.job import Job
 from marserve.errors import BusyError, ServeError
 from marserve.metrics.series import NO_ANSWER, VersionSeries
 from marserve.metrics.service import ServiceMetrics
+from marserve.metrics.tally import Tally
 
 log = logging.getLogger("marserve.metrics")
-#: Gets the access lines, many a call, with a line feed between; each is ``ip "METHOD target" status milliseconds``.
+#: Gets the access lines, many a call, with a line feed between; each is ``ip "METHOD target" status milliseconds``,
+#: or as the old servers wrote it: ``/ip:port "METHOD target HTTP/1.1" status milliseconds``.
 access_log = logging.getLogger(logs.ACCESS)
 
 #: Seconds between two looks at what has gathered: while requests come, and while none do.
@@ -37,7 +39,7 @@ LONGEST_TARGET = 1024
 class _Answered:
     """A request that became no job, with its answer."""
 
-    client: str
+    client: object
     method: str
     target: str
     status: int
@@ -50,14 +52,19 @@ class Collector:
 
     Args:
         has_access_log: whether each request gets an access line.
+        tally: counts in an old server's way too, whose form access lines have then.
     """
 
-    def __init__(self, has_access_log: bool = False) -> None:
+    def __init__(self, has_access_log: bool = False, tally: Tally | None = None) -> None:
         self.has_access_log = has_access_log
+        self.tally = tally
+        self._counts_ours = tally is None or not tally.replaces_ours
+        self._line_makers = (_job_line, _line) if tally is None else (_old_job_line, _old_line)
         # What has gathered
         self._jobs: list[Job] = []
         self._answered: list[_Answered] = []
         self._reports: list[tuple[str, str, bytes]] = []
+        self._workers: list[tuple[_Worker, str]] = []
         #: See ``Observer``. It is handed on once, when a pool is made: the list must stay the same one.
         self.job_ended: Callable[[object], None] = cast("Callable[[object], None]", self._jobs.append)
         # What has been counted
@@ -76,12 +83,15 @@ class Collector:
 
     def worker_changed(self, worker: object) -> None:
         """See ``Observer``; how many workers there are is read when somebody asks."""
+        if self.tally is not None:
+            changed = cast(_Worker, worker)
+            self._workers.append((changed, str(changed.state)))
 
     def version_changed(self, version: object) -> None:
         """See ``Observer``; what a version's state is, is read when somebody asks."""
 
     def request_answered(
-        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+        self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
     ) -> None:
         """See ``Observer``. ``error`` is what the request was refused for, where it was."""
         self._answered.append(_Answered(client, method, target, status, seconds, error))
@@ -105,7 +115,7 @@ class Collector:
         loop = self._loop
         if loop is None:
             return
-        has_heard = bool(self._jobs or self._answered or self._reports)
+        has_heard = bool(self._jobs or self._answered or self._reports or self._workers)
         if self._flush_surely():
             self._timer = loop.call_soon(self._tick)
         else:
@@ -126,6 +136,22 @@ class Collector:
         del self._answered[:SLICE]
         reports = self._reports[:SLICE]
         del self._reports[:SLICE]
+        if self._counts_ours:
+            self._count(jobs, answered, reports)
+        if self.tally is not None:
+            self._tell_workers(self.tally)
+            if jobs or answered or reports:
+                self.tally.take(jobs, answered, reports)
+        if self.has_access_log and (jobs or answered):
+            job_line, line = self._line_makers
+            access_log.info("%s", "\n".join([*map(job_line, jobs), *map(line, answered)]))
+        for job in jobs:
+            # Whoever still holds the job must not hold its body and its connection with it.
+            job.parts = ()
+            del job.reply
+        return bool(self._jobs or self._answered or self._reports)
+
+    def _count(self, jobs: list[Job], answered: list[_Answered], reports: Iterable[tuple[str, str, bytes]]) -> None:
         if jobs:
             self._count_jobs(jobs)
         for one in answered:
@@ -134,13 +160,18 @@ class Collector:
         for model, version, report in reports:
             dropped = self._service.take(model, version, report)
             self.series[model, version].dropped_reports += dropped
-        if self.has_access_log and (jobs or answered):
-            access_log.info("%s", "\n".join([*map(_job_line, jobs), *map(_line, answered)]))
-        for job in jobs:
-            # Whoever still holds the job must not hold its body and its connection with it.
-            job.parts = ()
-            del job.reply
-        return bool(self._jobs or self._answered or self._reports)
+
+    def _tell_workers(self, tally: Tally) -> None:
+        """Tell of the workers that have loaded, and of those that have ended."""
+        workers = self._workers[:]
+        self._workers.clear()
+        for worker, state in workers:
+            if state == "ready":
+                name = logs.old_worker(worker.name, worker.number)
+                model, _, _ = worker.name.rpartition(":")
+                tally.worker_loaded(worker.number, model, name, worker.ready_at - worker.born)
+            elif state in ("died", "gone"):
+                tally.worker_gone(worker.number)
 
     def _count_jobs(self, jobs: list[Job]) -> None:
         by_version: dict[object, list[Job]] = defaultdict(list)
@@ -165,6 +196,8 @@ class Collector:
         for key in [key for key in self.series if key not in keep]:
             del self.series[key]
         self._service.forget(keep)
+        if self.tally is not None:
+            self.tally.forget({model for model, _ in keep})
 
 
 class _Version(Protocol):
@@ -172,6 +205,16 @@ class _Version(Protocol):
 
     name: str
     version: str
+
+
+class _Worker(Protocol):
+    """What is read of a worker."""
+
+    name: str
+    number: int
+    state: object
+    born: float
+    ready_at: float
 
 
 def _key(version: object) -> tuple[str, str]:
@@ -188,6 +231,25 @@ def _job_line(job: Job) -> str:
 def _line(one: _Answered) -> str:
     target = one.target[:LONGEST_TARGET]
     return f'{_host(one.client)} "{one.method} {target}" {one.status} {one.seconds * 1000.0:.1f}'
+
+
+def _old_job_line(job: Job) -> str:
+    target = job.target[:LONGEST_TARGET].decode("latin-1")
+    milliseconds = int((job.done - job.arrived) * 1000.0)
+    return f'{_place(job.client)} "{job.method.decode()} {target} HTTP/1.1" {job.status or NO_ANSWER} {milliseconds}'
+
+
+def _old_line(one: _Answered) -> str:
+    target = one.target[:LONGEST_TARGET]
+    milliseconds = int(one.seconds * 1000.0)
+    return f'{_place(one.client)} "{one.method} {target} HTTP/1.1" {one.status} {milliseconds}'
+
+
+def _place(client: object) -> str:
+    """Return the address and port of a client as the old servers name it; "-" where there is none."""
+    if isinstance(client, tuple) and len(client) > 1:
+        return f"/{client[0]}:{client[1]}"
+    return f"/{client}" if client else "-"
 
 
 def _host(client: object) -> str:

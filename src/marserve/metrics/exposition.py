@@ -69,8 +69,12 @@ def pieces(collector: Collector, readings: Sequence[Reading], names: Collection[
     """Yield the text, in pieces that take well under a millisecond each; the caller lets others in between.
 
     Args:
-        names: of metrics or of their samples, the only ones to give; all when there is none.
+        names: of metrics or of their samples, the only ones to give; all when there is none. Where an old server's
+            metrics take the place of ours, of samples alone, as there.
     """
+    if collector.tally is not None and collector.tally.replaces_ours:
+        yield from collector.tally.pieces(names)
+        return
     for row in CATALOG.values():
         has_head = False
         for metric in _metrics(row, collector, readings):
