@@ -119,7 +119,7 @@ class LiveServer:
     def wait_until_open(self) -> LiveServer:
         """Return once the doors are open; models may still load."""
         while not (self.inference and self.management and self.metrics):
-            found = self.wait_for_line(r"marserve\.server: ((?:inference|management|metrics).*) at (\S+)$")
+            found = self.wait_for_line(r"marserve\.server(?::| -) ((?:inference|management|metrics).*) at (\S+)$")
             for door in found.group(1).split(" and "):
                 setattr(self, door, found.group(2))
         return self

@@ -181,3 +181,85 @@ class Streaming:
             time.sleep(max(body.get("sleep", 0) for body in bodies))
         return [f"{body['name']} ends" for body in bodies]
 """
+
+#: Echoes the token of its request, and does to its own process, its log and its link what the request asks for.
+CHAOTIC = """
+import os, signal, time
+
+
+def handle(data, context):
+    if data is None:
+        return None
+    bodies = [row["body"] for row in data]
+    for body in bodies:
+        note(body)
+        act(body, context)
+    answers = [answer(body) for body in bodies]
+    return answers[1:] if any("short" in body for body in bodies) else answers
+
+
+def answer(body):
+    return {"token": body["token"], "pad": len(body.get("pad", "")), "more": "y" * body.get("size", 0)}
+
+
+def note(body):
+    path = os.environ.get("RAN_FILE")
+    if path:
+        with open(path, "a") as file:
+            file.write(body["token"] + chr(10))
+
+
+def act(body, context):
+    if "once" in body:
+        try:
+            os.close(os.open(body["once"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    time.sleep(body.get("sleep", 0))
+    if "raise" in body:
+        raise ValueError(body["token"])
+    if "exit" in body:
+        os._exit(body["exit"])
+    if "kill" in body:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "print" in body:
+        print("x" * body["print"], end="", flush=True)
+    if "flood" in body:
+        flood(body["flood"])
+    if "daemon" in body:
+        if os.fork():
+            os._exit(5)
+        os.setsid()  # out of reach of whoever ends the worker's group
+        try:
+            flood(body["daemon"])
+        finally:
+            os._exit(0)
+    if "close" in body:
+        for number in body["close"]:
+            os.close(number)
+    if "cut" in body:
+        for number in links():
+            os.close(number)
+    if "lie" in body:
+        for number in links():
+            os.write(number, bytes.fromhex(body["lie"]))
+        time.sleep(600)
+    if "piece" in body:
+        context.send_intermediate([body["piece"]], body["status"])
+
+
+def flood(until):
+    while not os.path.exists(until):
+        os.write(1, (b"x" * 99 + bytes([10])) * 100)
+
+
+def links():
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink("/proc/self/fd/" + name).startswith("socket:"):
+                found.append(int(name))
+        except OSError:
+            pass
+    return found
+"""

@@ -12,6 +12,7 @@
     │   ├── ModelNotFound          no model of that name
     │   │   └── VersionNotFound    the model is there, the version is not
     │   ├── Conflict               the name and version are taken
+    │   │   └── ArchiveExists      the store has a file of the download's name
     │   ├── Forbidden              allowed for nobody, e.g. removing a default version
     │   └── TooLarge               body or header over its limit
     ├── BusyError                  the client may try again later
@@ -24,6 +25,7 @@
     ├── ModelError                 the archive's author must act
     │   ├── ArchiveError           the archive cannot be read or written
     │   │   ├── DownloadError      it cannot be fetched from its address
+    │   │   ├── EnvironmentFault   what it requires cannot be installed
     │   │   ├── ManifestError      MAR-INF/MANIFEST.json is missing, broken, or names what is not there
     │   │   ├── SignatureError     signature.json does not satisfy its schema
     │   │   └── UnsafeArchive      an entry would leave its folder, is a link, or is a bomb
@@ -52,6 +54,8 @@ class ServeError(Exception):
     kind = "Internal"
     #: What the reader should do when the raiser has nothing better to say.
     default_hint = ""
+    #: Tells cases of one kind apart that a dialect answers in different ways.
+    fault: str = ""
 
     def __init__(self, message: str, hint: Optional[str] = None) -> None:
         super().__init__(message)
@@ -62,7 +66,11 @@ class ServeError(Exception):
         self.version: Optional[str] = None
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".rstrip() if self.hint else self.message
+        if not self.hint:
+            return self.message
+        # Texts of the old servers, and of exceptions, end without a full stop.
+        stop = "" if self.message.endswith((".", "!", "?", ":", "\n")) else "."
+        return f"{self.message}{stop} {self.hint}"
 
 
 class RequestError(ServeError):
@@ -84,9 +92,17 @@ class InvalidData(BadRequest):
 
 
 class NotAuthorized(RequestError):
-    """No key, or a wrong one."""
+    """No key, or a wrong one.
+
+    ``fault`` tells cases apart that a dialect may answer in its own way: "wrong_kind" (a good key, but for
+    something else), "renewal" (keys were to be renewed), "renewal_wrong_kind".
+    """
 
     kind = "NotAuthorized"
+
+    def __init__(self, message: str, hint: Optional[str] = None, fault: str = "") -> None:
+        super().__init__(message, hint)
+        self.fault = fault
 
 
 class RouteNotFound(RequestError):
@@ -120,6 +136,12 @@ class Conflict(RequestError):
     kind = "Conflict"
 
 
+class ArchiveExists(Conflict):
+    """The store has a file of the name that a download would get."""
+
+    kind = "ArchiveExists"
+
+
 class Forbidden(RequestError):
     """Allowed for nobody in the present state, e.g. removing a default version that has siblings."""
 
@@ -127,9 +149,10 @@ class Forbidden(RequestError):
 
 
 class TooLarge(RequestError):
-    """A body or header over its limit."""
+    """A body over its limit."""
 
     kind = "TooLarge"
+    default_hint = "Send less, or raise max_request_size."
 
 
 class BusyError(ServeError):
@@ -193,6 +216,12 @@ class DownloadError(ArchiveError):
     """An archive cannot be fetched from where it is said to be."""
 
     kind = "DownloadError"
+
+
+class EnvironmentFault(ArchiveError):
+    """What an archive requires cannot be installed."""
+
+    kind = "EnvironmentFault"
 
 
 class ManifestError(ArchiveError):

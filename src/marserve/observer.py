@@ -27,9 +27,12 @@ class Observer(Protocol):
         """A model version is in another state, or has another number of workers."""
 
     def request_answered(
-        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+        self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
     ) -> None:
-        """A request that became no job has its answer; ``error`` is what it was refused for, where it was."""
+        """A request that became no job has its answer; ``error`` is what it was refused for, where it was.
+
+        ``client`` is its address and port, or a text; "" where there is none, as on a unix socket.
+        """
 
 
 class NullObserver:
@@ -48,6 +51,6 @@ class NullObserver:
         """See ``Observer``."""
 
     def request_answered(
-        self, client: str, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+        self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
     ) -> None:
         """See ``Observer``."""

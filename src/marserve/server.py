@@ -11,6 +11,8 @@ import re
 import resource
 import shutil
 import signal
+import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,15 +21,21 @@ from marserve import __version__
 from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
 from marserve.config.settings import Settings
+from marserve.doors.auth import KeyFile, Keys
 from marserve.doors.http.app import build_app
 from marserve.doors.http.application import HttpApplication
+from marserve.doors.http.certificates import keystore_pem, self_signed_pem
 from marserve.doors.http.cors import cors_headers, cors_pairs
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
-from marserve.doors.http.listener import Listener, tls_context
+from marserve.doors.http.listener import Listener, tls_context, tls_context_of
 from marserve.errors import ServeError, ShuttingDown
 from marserve.metrics.collector import Collector
+from marserve.metrics.definitions import SHIPPED, read_definitions
+from marserve.metrics.simpleclient import java_double
+from marserve.metrics.system import HostWatch
+from marserve.metrics.tally import Tally, mms_number
 from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
@@ -40,7 +48,9 @@ from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
 
 log = logging.getLogger("marserve.server")
+#: What workers print. They leave out what ``log_level`` leaves out; a traceback of a service is worth a line anyway.
 worker_log = logging.getLogger("marserve.output")
+worker_log.setLevel(logging.DEBUG)
 
 #: How long a worker polls its socket before it blocks, seconds.
 POLL = 0.0002
@@ -101,10 +111,11 @@ class Server:
     def _build(self, runtime: Path) -> None:
         settings = self._settings
         self._registry = Registry()
-        self._observer = Collector(settings.access_log)
         self._gate = Gate(runtime / "gate.sock")
-        self._guard = Guard()
+        self._guard = Guard(runtime)
         self.inference = InferencePlane(self._registry)
+        self._tally = tally_of(settings, self.inference.id_prefix)
+        self._observer = Collector(settings.access_log, self._tally)
         environment = worker_environment(settings)
         house = House(
             starter=Spawner(_worker_line, runtime, self._guard),
@@ -115,9 +126,11 @@ class Server:
             load={
                 "style": settings.dialect,
                 "decode_input": settings.decode_input_request,
+                "envelope": "" if settings.service_envelope == "none" else settings.service_envelope,
                 "max_response_bytes": settings.max_response_size,
                 "id_prefix": self.inference.id_prefix,
                 "server_version": __version__,
+                "log_level": settings.log_level,
             },
             job_deadline=settings.job_timeout or float("inf"),
         )
@@ -140,6 +153,10 @@ class Server:
             is_open=settings.enable_model_api,
             unregister_timeout=settings.unregister_model_timeout,
         )
+        self._key_file = KeyFile(settings.key_file.absolute())
+        self._keys: Keys | None = None
+        if settings.has_keys:
+            self._keys = Keys(settings.token_expiration_min, self._key_file.write)
         self._listeners: list[Listener] = []
 
     async def _open(self, location: str) -> OpenedArchive:
@@ -152,6 +169,8 @@ class Server:
             arguments += ["--allowed-url", pattern]
         if settings.dialect == "mms":
             arguments.append("--replace")  # Multi Model Server downloads again what its store has already
+        if settings.install_py_dep_per_model:
+            arguments += ["--environments", str(settings.cache_folder.expanduser().resolve() / "environments")]
         found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
         warnings = found.get("warnings")
         for warning in warnings if isinstance(warnings, list) else ():
@@ -165,6 +184,9 @@ class Server:
             manifest=Manifest.parse(found["manifest"]),
             signature=Signature.parse(signature) if signature else None,
             config=config if isinstance(config, dict) else {},
+            python=str(found.get("python") or ""),
+            # TorchServe's users register a URL again and again; in its store nothing outlives its model.
+            download=str(found["source"]) if settings.dialect == "torchserve" and _is_web(location) else "",
         )
 
     async def serve(self, ready: OnReady | None) -> int:
@@ -175,18 +197,29 @@ class Server:
             stop = asyncio.Event()
             self._handle_signals(stop)
             self._observer.start(asyncio.get_running_loop())
+            watching = self._watch_host()
             self._gate.open()
             try:
                 addresses = await self._open_doors()
+                self._publish_keys()
                 loading = asyncio.ensure_future(self._load_startup(addresses, ready))
                 await stop.wait()
                 loading.cancel()
                 await asyncio.gather(loading, return_exceptions=True)
             finally:
+                if watching is not None:
+                    watching.cancel()
                 code = await self._stop()
             return code
         finally:
             shutil.rmtree(runtime, ignore_errors=True)
+
+    def _watch_host(self) -> asyncio.Task[None] | None:
+        """Begin to read the host for its metrics, where an old server's are wanted."""
+        if self._tally is None or self._settings.disable_system_metrics:
+            return None
+        watch = HostWatch(self._tally.host_read, self._settings.metric_time_interval)
+        return asyncio.get_running_loop().create_task(watch.run())
 
     def _handle_signals(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -201,6 +234,7 @@ class Server:
             for version in self._registry:
                 version.pool.kill_all(ShuttingDown("The server was ended at once."))
             end_orphans()
+            self._key_file.remove()
             os._exit(128 + number)
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,7 +252,9 @@ class Server:
         )
         cors = (settings.cors_allowed_origin, settings.cors_allowed_methods, settings.cors_allowed_headers)
         addresses = []
+        certificate = self._certificate()
         for address, doors in settings.listeners():
+            is_locked = settings.is_locked(address)
             asgi = build_app(
                 doors,
                 inference=self.inference,
@@ -227,22 +263,47 @@ class Server:
                 observer=self._observer,
                 dialect=self._dialect,
                 cors=cors_pairs(*cors),
+                keys=self._keys,
+                is_locked=is_locked,
+                has_open_inference=settings.ts_open_inference_protocol,
             )
             door = None
             if "inference" in doors:
                 standing = self._dialect.standing_headers + cors_headers(*cors)
                 door = InferenceDoor(
-                    self.inference, self._dialect, self._observer, settings.max_request_size, standing
+                    self.inference,
+                    self._dialect,
+                    self._observer,
+                    settings.max_request_size,
+                    standing,
+                    self._keys if is_locked else None,
                 )
             application = HttpApplication(asgi, door, self._dialect)
             listener = Listener(application, limits, name=doors[0])
-            context = None
-            if address.is_tls:
-                context = tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
-            addresses.append(await listener.open(address, context))
+            addresses.append(await listener.open(address, certificate if address.is_tls else None))
             self._listeners.append(listener)
             log.info("%s at %s", " and ".join(doors), addresses[-1])
         return addresses
+
+    def _certificate(self) -> ssl.SSLContext | None:
+        """Return what the https addresses share; None when there are none."""
+        settings = self._settings
+        hosts = [address.host for address, _ in settings.listeners() if address.is_tls]
+        if not hosts:
+            return None
+        if settings.keystore is not None:
+            return tls_context_of(
+                keystore_pem(settings.keystore, settings.keystore_pass), f"keystore {settings.keystore}"
+            )
+        if settings.certificate_file is None and settings.dialect != "native":
+            return tls_context_of(self_signed_pem(hosts), "A self-signed certificate")
+        return tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
+
+    def _publish_keys(self) -> None:
+        """Write the key file: once the doors are open, so that a start that fails harms no other server's file."""
+        if self._keys is not None:
+            self._keys.publish()
+            log.info("Requests need a key. The keys are in %s.", self._key_file.path)
 
     async def _load_startup(self, addresses: list[str], ready: OnReady | None) -> None:
         """Load the models of the start-up; one that fails is told about and keeps the others from nothing."""
@@ -294,6 +355,7 @@ class Server:
         await asyncio.gather(*(version.pool.close() for version in self._registry))
         for listener in self._listeners:
             listener.close()
+        self._key_file.remove()
         self._gate.close()
         self._guard.close()
         self._observer.stop()
@@ -303,6 +365,10 @@ class Server:
         return 0
 
 
+def _is_web(location: str) -> bool:
+    return location.lower().startswith(("http://", "https://"))
+
+
 def runtime_folder() -> Path:
     """Make the folder of the gate's socket; near the root where the usual place is too long for a socket's path."""
     folder = Path(tempfile.mkdtemp(prefix="marserve-"))
@@ -310,6 +376,26 @@ def runtime_folder() -> Path:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="marserve-", dir="/tmp"))
     return folder
+
+
+def tally_of(settings: Settings, id_prefix: str) -> Tally | None:
+    """Return what counts as an old server did; None in the native dialect.
+
+    Raises:
+        ConfigError: the definitions of metrics cannot be read.
+    """
+    if settings.dialect == "native":
+        return None
+    is_mms = settings.dialect == "mms"
+    return Tally(
+        read_definitions(settings.metrics_config or SHIPPED[settings.dialect]),
+        settings.metrics_mode,
+        takes_all=settings.model_metrics_auto_detect or is_mms,
+        host=socket.gethostname(),
+        id_prefix=id_prefix,
+        number=mms_number if is_mms else java_double,
+        replaces_ours=not is_mms,
+    )
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -331,4 +417,4 @@ def gpu_count() -> int:
 
 
 def _worker_line(name: str, line: str) -> None:
-    worker_log.info("[%s] %s", name, line)
+    worker_log.info("[%s] %s", name, line, extra={"worker": name})

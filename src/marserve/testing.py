@@ -204,7 +204,7 @@ class RecordingObserver:
         self.metrics: list[bytes] = []
         self.workers: list[tuple[str, str]] = []
         self.versions: list[object] = []
-        self.requests: list[tuple[str, str, str, int]] = []
+        self.requests: list[tuple[object, str, str, int]] = []
 
     def job_ended(self, job: object) -> None:
         """See ``Observer``."""
@@ -223,7 +223,7 @@ class RecordingObserver:
         """See ``Observer``."""
         self.versions.append(version)
 
-    def request_answered(self, client: str, method: str, target: str, status: int, seconds: float) -> None:
+    def request_answered(self, client: object, method: str, target: str, status: int, seconds: float) -> None:
         """See ``Observer``."""
         self.requests.append((client, method, target, status))
 

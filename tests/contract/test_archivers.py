@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -133,6 +134,12 @@ class TestTorchModelArchiver:
     def test_built_in_handlers_need_no_file(self, handler: str) -> None:
         assert torch(handler=handler) == 0
         assert names("out/m.mar") == {MANIFEST_NAME}
+
+    def test_who_packs_a_built_in_handler_hears_that_it_cannot_be_served(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert torch(handler="vllm_handler") == 0
+        assert "WARNING - vllm_handler is TorchServe's own" in capsys.readouterr().err
 
     @pytest.mark.parametrize(("handler", "status"), [("BaseHandler", 0), ("TorchScriptHandler", 0), ("mine", 1)])
     def test_cpp_runtime_has_handlers_of_its_own(self, handler: str, status: int) -> None:
@@ -354,6 +361,17 @@ def test_interruption_ends_with_130(capsys: pytest.CaptureFixture[str], monkeypa
 
     assert torch() == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_the_signal_to_end_leaves_by_way_of_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(packing, "write_archive", lambda *args: signal.raise_signal(signal.SIGTERM))
+
+    with pytest.raises(SystemExit) as caught:
+        torch()
+
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 class TestMarserveArchive:

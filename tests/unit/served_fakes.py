@@ -9,6 +9,7 @@ from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.queue import JobQueue
+from marserve.doors.auth import Keys
 from marserve.doors.http.app import build_app
 from marserve.doors.http.dialects import DIALECTS
 from marserve.errors import ServeError
@@ -154,6 +155,8 @@ class Served:
     doors: tuple[str, ...] = ("inference", "management", "metrics")
     is_open: bool = True
     cors: tuple = ()
+    keys: Keys | None = None
+    is_locked: bool = True
     registry: Registry = field(default_factory=Registry)
     collector: Collector = field(default_factory=Collector)
 
@@ -169,6 +172,8 @@ class Served:
             observer=self.collector,
             dialect=DIALECTS[self.dialect],
             cors=self.cors,
+            keys=self.keys,
+            is_locked=self.keys is not None and self.is_locked,
         )
 
     def add(self, name: str = "m", version: str = "1.0", workers: int = 1, **archive) -> FakeVersion:

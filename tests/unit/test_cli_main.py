@@ -45,6 +45,9 @@ def start(tmp_path: Path, *flags: str) -> int:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"marserve {__version__}\n"
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"marserve {__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["start", "--port", "1"], ["start", "--dialect", "triton"]])
@@ -101,7 +104,7 @@ def test_no_file_is_read_unless_named(
 def test_a_warning_is_printed_and_does_not_stop(
     tmp_path: Path, started: list[Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert start(tmp_path, "--set", "management_address=http://0.0.0.0:8081") == 0
+    assert start(tmp_path, "--disable-token-auth", "--set", "management_address=http://0.0.0.0:8081") == 0
     assert capsys.readouterr().err.startswith("marserve: warning: management_address http://0.0.0.0:8081 can be")
 
 
@@ -176,6 +179,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 "modelName": "a b",
                 "modelVersion": "1.0",
                 "batchSize": 4,
+                "minWorkers": 3,
                 "workers": [{"status": "READY"}, {"status": "UNLOADING"}],
                 "jobQueueStatus": {"remainingCapacity": 98, "pendingRequests": 2},
             }
@@ -200,7 +204,18 @@ def test_status_of_a_server(tmp_path: Path, answers: dict[str, Any], capsys: pyt
         "inference,management: http://127.0.0.1:8080",
         "ping: Healthy",
         "model\tversion\tworkers\tbatch size\tqueued",
-        "a b\t1.0\t1 of 2 ready\t4\t2",
+        "a b\t1.0\t1 of 3 ready\t4\t2",
+    ]
+
+
+def test_status_tells_what_the_server_says_is_missing(
+    tmp_path: Path, answers: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers["inference /ping"] = {"status": "Degraded", "reasons": ["bad.mar could not be loaded: It is broken."]}
+    assert status_of(tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == [
+        "ping: Degraded",
+        "  bad.mar could not be loaded: It is broken.",
     ]
 
 

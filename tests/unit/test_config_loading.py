@@ -258,12 +258,23 @@ def test_log_location_needs_no_switch(dialect: str) -> None:
     assert loaded.warnings == []
 
 
+#: Settings that are refused without another.
+NEVER_ALONE = ("certificate_file", "private_key_file", "keystore_pass", "keystore_type")
+
+
 def test_every_setting_has_a_native_variable() -> None:
     for key, setting in SETTINGS.items():
-        if "native" in setting.dialects and key not in ("certificate_file", "private_key_file"):
+        if "native" in setting.dialects and key not in NEVER_ALONE:
             text = setting.defaults["native"]
             loaded = load_settings("", {}, "native", {f"MARSERVE_{key.upper()}": text})
             assert loaded.sources[key] == f"environment variable MARSERVE_{key.upper()}"
+
+
+def test_the_lifetime_of_keys_has_a_variable_of_its_own_name() -> None:
+    environ = {"TS_TOKEN_EXPIRATION_TIME_MIN": "0.5", "TS_TOKEN_EXPIRATION_MIN": "7"}
+    loaded = load_settings("enable_envvars_config=true", {}, "torchserve", environ)
+    assert loaded.settings.token_expiration_min == 30.0
+    assert loaded.sources["token_expiration_min"] == "environment variable TS_TOKEN_EXPIRATION_TIME_MIN"
 
 
 def test_an_unknown_native_variable_is_an_error() -> None:
@@ -295,7 +306,6 @@ def test_what_kubernetes_says_of_a_service_called_marserve_is_no_setting() -> No
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("inference_address=https://127.0.0.1:8443", "https://127.0.0.1:8443 needs certificate_file and"),
         ("inference_address=https://127.0.0.1:8443\ncertificate_file=c", "one is missing"),
         ("private_key_file=k", "certificate_file and private_key_file go together"),
         (
@@ -324,6 +334,84 @@ def test_what_has_no_effect_is_an_error_in_ours_and_a_warning_in_the_old_format(
     assert any(complaint in warning for warning in load_settings(text, {}, "torchserve").warnings)
 
 
+# --- tokens and certificates ---------------------------------------------------------------------------
+
+
+def locked(text: str, dialect: str, overrides: dict[str, str] | None = None, **environ: str) -> tuple[bool, bool]:
+    """Return whether the inference and the management address ask for keys."""
+    settings = load_settings(text, overrides or {}, dialect, environ).settings
+    return settings.is_locked(settings.inference_address), settings.is_locked(settings.management_address)
+
+
+def test_natively_what_other_machines_can_reach_asks_for_keys() -> None:
+    assert locked("", "native") == (False, False)
+    assert locked("inference_address=http://0.0.0.0:8080", "native") == (True, False)
+    assert locked("management_address=http://[::]:8081", "native") == (False, True)
+    assert locked("inference_address=unix:/a", "native") == (False, False)
+    assert locked("token_authorization=on\ninference_address=unix:/a", "native") == (True, True)
+    assert locked("token_authorization=off\ninference_address=http://0.0.0.0:8080", "native") == (False, False)
+
+
+def test_a_metrics_address_alone_needs_no_key_file() -> None:
+    assert not load_settings("metrics_address=http://0.0.0.0:8082").settings.has_keys
+
+
+def test_torchserve_asks_for_keys_everywhere_and_mms_nowhere() -> None:
+    assert locked("", "torchserve") == (True, True)
+    assert locked("inference_address=http://0.0.0.0:8080", "mms") == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "flag", "variable", "is_locked"),
+    [
+        ("", "", "", True),
+        ("disable_token_authorization=true\n", "", "", False),
+        ("", "true", "", False),
+        ("", "", "true", False),
+        ("disable_token_authorization=false\n", "true", "", False),
+        ("disable_token_authorization=true\n", "true", "false", True),
+    ],
+)
+def test_tokens_are_switched_off_by_variable_flag_or_file_in_this_order(
+    in_file: str, flag: str, variable: str, is_locked: bool
+) -> None:
+    flags = {"disable_token_authorization": flag} if flag else {}
+    environ = {"TS_DISABLE_TOKEN_AUTHORIZATION": variable} if variable else {}
+    assert locked(in_file + "enable_envvars_config=true", "torchserve", flags, **environ)[0] is is_locked
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("token_authorization=on\ndisable_token_authorization=true", "token_authorization has no effect"),
+        ("token_authorization=off\ntoken_expiration_min=5", "token_expiration_min has no effect: tokens are off"),
+        ("token_authorization=off\nkey_file=k", "key_file has no effect: tokens are off"),
+        ("keystore=k", "keystore has no effect: no address begins with https://"),
+        ("keystore_pass=secret", "keystore_pass has no effect: keystore is not set"),
+        (
+            "inference_address=https://127.0.0.1:1\nkeystore=k\ncertificate_file=c\nprivate_key_file=p",
+            "certificate_file and private_key_file have no effect: keystore is set",
+        ),
+    ],
+)
+def test_what_contradicts_the_tokens_or_the_keystore_is_named(text: str, complaint: str) -> None:
+    assert complaint in refused(text)[0]
+    assert any(complaint in warning for warning in load_settings(text, {}, "torchserve").warnings)
+
+
+def test_https_without_a_certificate_is_refused_natively_and_warned_of_elsewhere() -> None:
+    text = "inference_address=https://127.0.0.1:8443"
+    assert "https://127.0.0.1:8443 needs certificate_file and private_key_file" in refused(text)[0]
+    for dialect in ("torchserve", "mms"):
+        (warning,) = load_settings(text, {}, dialect).warnings
+        assert "self-signed" in warning
+    assert load_settings(f"{text}\nkeystore=k").warnings == []
+
+
+def test_a_keystore_of_another_type_is_refused() -> None:
+    assert "none of pkcs12, jks" in refused("inference_address=https://h\nkeystore=k\nkeystore_type=BKS")[0]
+
+
 def test_values_that_cannot_be_read_are_not_compared() -> None:
     assert refused("model_store=~nobody-of-this-name\nload_models=a.mar") == [
         "config.properties line 1: model_store=~nobody-of-this-name begins with a home folder that is not there; "
@@ -349,6 +437,61 @@ def test_settings_that_go_together(text: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_management_address_open_to_others_is_warned_of(dialect: str) -> None:
-    loaded = load_settings("management_address=http://0.0.0.0:8081", {}, dialect)
+    loaded = load_settings("management_address=http://0.0.0.0:8081", {"token_authorization": "off"}, dialect)
     assert len(loaded.warnings) == 1
     assert loaded.warnings[0].startswith("management_address http://0.0.0.0:8081 can be reached from other machines")
+
+
+def test_the_folders_of_the_old_servers_logs_come_from_their_variables() -> None:
+    variables = {"LOG_LOCATION": "/var/log/x", "METRICS_LOCATION": "/var/log/y"}
+    settings = load_settings("", {}, "torchserve", variables).settings
+    assert (settings.log_location, settings.metrics_location) == (Path("/var/log/x"), Path("/var/log/y"))
+    assert load_settings("", {}, "torchserve", {}).settings.metrics_location == Path("logs")
+
+
+def test_a_metrics_mode_that_there_is_not_is_told_and_the_default_counts() -> None:
+    loaded = load_settings("metrics_mode=statsd", {}, "torchserve", {})
+    assert loaded.settings.metrics_mode == "log"
+    (warning,) = loaded.warnings
+    assert "metrics_mode=statsd" in warning
+    assert warning.endswith("log counts.")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("disable_system_metrics=true\nmetric_time_interval=5", "metric_time_interval has no effect"),
+        ("metrics_mode=prometheus\nenable_metrics_api=false", "nobody sees the metrics"),
+        ("metrics_mode=prometheus\nmetrics_location=/x", "metrics_location has no effect"),
+    ],
+)
+def test_settings_of_metrics_without_effect_are_told(text: str, told: str) -> None:
+    assert any(told in warning for warning in load_settings(text, {}, "torchserve", {}).warnings)
+
+
+def test_the_settings_of_torchserves_metrics_are_not_our_own() -> None:
+    with pytest.raises(ConfigError, match="metrics_mode"):
+        load_settings("metrics_mode=log", {}, "native", {})
+
+
+@pytest.mark.parametrize("switch", ["", "enable_envvars_config=true\n"])
+def test_a_variable_switches_the_open_inference_protocol_on_whatever_the_file_says(
+    tmp_path: Path, switch: str
+) -> None:
+    path = tmp_path / "config.properties"
+    path.write_text(f"{switch}ts_open_inference_protocol=false\n")
+    environ = {"TS_OPEN_INFERENCE_PROTOCOL": "oip"}
+
+    loaded = load_settings(path, dialect="torchserve", environ=environ)
+
+    assert loaded.settings.ts_open_inference_protocol
+    assert loaded.warnings == []
+
+
+def test_the_variable_of_the_open_inference_protocol_is_read_as_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "config.properties"
+    path.write_text("enable_envvars_config=true\n")
+
+    loaded = load_settings(path, dialect="torchserve", environ={"TS_OPEN_INFERENCE_PROTOCOL": "true"})
+
+    assert loaded.settings.ts_open_inference_protocol

@@ -73,6 +73,11 @@ def test_slashes_at_the_end_do_not_count() -> None:
     assert Served().ask("GET", "/models///").status == 200
 
 
+@pytest.mark.parametrize("dialect", ["torchserve", "mms"])
+def test_the_old_servers_take_head_for_no_get(dialect: str) -> None:
+    assert Served(dialect).ask("HEAD", "/models").status == 405
+
+
 def test_head_is_answered_as_get() -> None:
     assert Served().ask("HEAD", "/ping").status == 200
 
@@ -115,8 +120,8 @@ def test_the_observer_hears_of_every_answer() -> None:
     served.ask("GET", "/nowhere")
 
     assert [what[:4] for what in heard] == [
-        ("192.0.2.7", "GET", "/models?limit=1", 200),
-        ("192.0.2.7", "GET", "/nowhere", 404),
+        (("192.0.2.7", 4242), "GET", "/models?limit=1", 200),
+        (("192.0.2.7", 4242), "GET", "/nowhere", 404),
     ]
     assert all(what[4] >= 0.0 for what in heard)
 

@@ -113,6 +113,24 @@ def test_native_says_how_to_authorize() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fault", "native", "word"),
+    [
+        ("", 401, "Authorization"),
+        ("wrong_kind", 403, "Authorization"),
+        ("renewal", 401, "Authentication"),
+        ("renewal_wrong_kind", 403, "Authentication"),
+    ],
+)
+def test_a_good_key_for_something_else_is_forbidden_natively_and_refused_alike_by_torchserve(
+    fault: str, native: int, word: str
+) -> None:
+    error = NotAuthorized("x", fault=fault)
+    assert NATIVE.error_body(error).status == native
+    message = f"Token {word} failed. Token either incorrect, expired, or not provided correctly"
+    assert told(TORCHSERVE, error) == (400, "InvalidKeyException", message)
+
+
+@pytest.mark.parametrize(
     ("error", "status", "type", "message"),
     [
         (ModelNotFound("x"), 404, "ModelNotFoundException", "Model not found: m"),
@@ -124,8 +142,8 @@ def test_native_says_how_to_authorize() -> None:
         ),
         (Forbidden("x"), 403, "InvalidModelVersionException", "Cannot remove default version for model m"),
         (Conflict("x"), 409, "ConflictStatusException", "Model version 1.0 is already registered for model m"),
-        (NoWorker("x"), 503, "ServiceUnavailableException", NO_WORKER.format(" Version 1.0")),
-        (QueueFull("x"), 503, "ServiceUnavailableException", NO_WORKER.format(" Version 1.0")),
+        (NoWorker("x"), 503, "ServiceUnavailableException", NO_WORKER.format(' Version 1.0"')),
+        (QueueFull("x"), 503, "ServiceUnavailableException", NO_WORKER.format(' Version 1.0"')),
         (HandlerFault("x"), 503, "InternalServerException", "Prediction failed"),
         (HandlerFault("x", fault="raised"), 503, "InternalServerException", "Prediction failed"),
         (HandlerFault("x", fault="not_a_list"), 503, "InternalServerException", "Invalid model predict output"),

@@ -2,11 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from served_fakes import Served
+from served_fakes import Answer, Served
 
-from marserve.errors import LoadError, ModelNotFound, OutOfMemory
+from marserve.batching.job import JobKind
+from marserve.errors import HandlerFault, LoadError, ModelNotFound, NoWorker, OutOfMemory, about
 from marserve.supervisor.lifecycle import WorkerState
 from marserve.supervisor.worker import Autopsy
 
@@ -446,3 +449,115 @@ def test_a_default_version_with_siblings_stays(dialect: str) -> None:
 
     assert served.ask("DELETE", "/models/m/1.0").status == 403
     assert len(served.registry.models["m"].versions) == 2
+
+
+# --- what TorchServe alone has -------------------------------------------------------------------------
+
+
+def test_a_runtime_that_torchserve_does_not_know_is_refused_before_the_archive_is_looked_for() -> None:
+    served = Served("torchserve")
+    served.management.open_failure = AssertionError("The archive was looked for.")
+
+    answer = served.ask("POST", "/models?url=m.mar&runtime=ruby")
+
+    assert (answer.status, answer.json["message"]) == (400, "Invalid RuntimeType value: ruby")
+
+
+def test_a_negative_number_of_workers_is_told_as_java_does_and_changes_nothing() -> None:
+    served = Served("torchserve")
+    version = served.add(workers=2)
+
+    answer = served.ask("PUT", "/models/m?min_worker=-1")
+
+    assert (answer.status, answer.json["type"]) == (500, "IndexOutOfBoundsException")
+    assert version.pool.target == 2
+
+
+def test_no_time_to_start_in_is_an_error_where_there_are_workers_to_start() -> None:
+    served = Served("torchserve")
+
+    assert served.ask("POST", "/models?url=m.mar&startup_timeout=0&initial_workers=0").status == 200
+    assert served.registry.find("m", None).config.startup_timeout == 0.0
+
+
+@pytest.mark.parametrize(("workers", "ready"), [(1, True), (0, False)])
+def test_readiness_as_kserve_asks_for_it(workers: int, ready: bool) -> None:
+    served = Served("torchserve")
+    served.add(workers=workers)
+
+    assert served.ask("GET", "/v1/models/m").json == {"name": "m", "ready": ready}
+    assert served.ask("POST", "/v1/models/m").status == 405
+
+
+def test_natively_there_is_neither_readiness_of_kserve_nor_a_description_of_the_services_own() -> None:
+    served = Served()
+    served.add()
+
+    assert served.ask("GET", "/v1/models/m").status == 404
+    assert served.ask("GET", "/models/m?customized=true").status == 400
+
+
+class DescribingPool:
+    """Answers the one job that it gets."""
+
+    def __init__(self, end) -> None:
+        self.end = end
+        self.kinds: list[JobKind] = []
+
+    def submit(self, job) -> None:
+        self.kinds.append(job.kind)
+        self.end(job.reply)
+
+
+def describing(end) -> tuple[Answer, DescribingPool]:
+    """Ask for a description of the service's own, which ``end`` gives to the reply of the job."""
+    served = Served("torchserve")
+    version = served.add()
+    version.job_deadline = 120.0
+    pool = DescribingPool(end)
+    version.pool.submit = pool.submit
+    return served.ask("GET", "/models/m?customized=true"), pool
+
+
+def test_a_description_of_the_services_own_keeps_its_nulls() -> None:
+    answer, pool = describing(lambda reply: reply.answer(200, b"", (), b'{"a": null}'))
+
+    assert (answer.status, answer.json[0]["customizedMetadata"]) == (200, {"a": None})
+    assert pool.kinds == [JobKind.DESCRIBE]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda reply: reply.answer(200, b"", (), b"null"),
+        lambda reply: reply.answer(200, b"", (), b"no JSON"),
+        lambda reply: reply.fail(HandlerFault("It raised.")),
+        lambda reply: reply.start(200, b"", ()),
+    ],
+)
+def test_a_service_that_does_not_describe_itself(end) -> None:
+    answer, _ = describing(end)
+
+    assert (answer.status, answer.json["message"]) == (500, "Failed to get customized model matadata.")
+
+
+def test_without_a_worker_nobody_describes() -> None:
+    answer, _ = describing(lambda reply: reply.fail(about(NoWorker("None."), "m")))
+
+    assert answer.status == 503
+    assert answer.json["message"].startswith('Model "m" has no worker to serve describe request.')
+
+
+def test_what_was_downloaded_goes_with_its_last_version(tmp_path: Path) -> None:
+    served = Served("torchserve")
+    download = tmp_path / "m.mar"
+    download.write_text("archive")
+    for version in ("1.0", "2.0"):
+        made = served.add(version=version)
+        made.archive = replace(made.archive, download=str(download))
+
+    served.ask("DELETE", "/models/m/2.0")
+    assert download.exists()
+
+    served.ask("DELETE", "/models/m")
+    assert not download.exists()

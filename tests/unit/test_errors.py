@@ -70,3 +70,14 @@ def test_an_error_can_be_about_a_model():
 def test_a_service_chooses_its_status():
     assert errors.PredictionException("x").error_code == 500
     assert errors.PredictionException("x", 418).error_code == 418
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("The port is taken.", "The port is taken. Take another."),
+        ("Model not found: x", "Model not found: x. Take another."),  # a text of an old server
+    ],
+)
+def test_a_message_and_its_hint_are_two_sentences(message: str, told: str) -> None:
+    assert str(errors.ServeError(message, "Take another.")) == told

@@ -916,3 +916,16 @@ def test_nothing_is_logged_for_what_clients_do(caplog: pytest.LogCaptureFixture)
         client.leave()
 
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_body_that_came_in_its_own_packet_is_no_beginning_of_a_next_request(size: int) -> None:
+    client = Client()
+    request = post(b"/a", b"hello")
+    client.send(request[:-5])
+    client.send(request[-5:], size)
+    assert client.statuses == [200]
+
+    client.sweep(client.limits.header_timeout + 1)
+
+    assert client.statuses == [200], "an idle connection waits for its next request, not for the end of one"

@@ -64,7 +64,10 @@ async def test_what_is_not_accepted_is_told_with_its_model(clock, bench):
     accepted = [house.predict(), house.predict()]
     with pytest.raises(QueueFull) as full:
         house.predict()
-    assert (full.value.model, full.value.version) == ("digits", "2.0")
+    assert (full.value.model, full.value.version) == ("digits", None)  # the version is told to who asked for it
+    with pytest.raises(QueueFull) as asked:
+        house.predict(version="2.0")
+    assert (asked.value.model, asked.value.version) == ("digits", "2.0")
 
     await house.management.scale("digits", None, 0, 0, wait=False)
     with pytest.raises(NoWorker) as none:
@@ -215,10 +218,33 @@ async def test_a_model_that_is_scaled_to_no_worker_is_as_it_should_be(clock, ben
 async def test_a_model_of_the_start_up_that_failed_and_a_drain_are_told(clock, bench):
     house = await served(bench())
     house.inference.startup_failures["bad.mar"] = "It is broken."
-    assert "bad.mar could not be loaded: It is broken." in house.inference.health().reasons
+    health = house.inference.health()
+    assert health.is_ready  # the models beside it are served
+    assert "bad.mar could not be loaded: It is broken." in health.reasons
 
     house.inference.is_draining = True
 
     assert not house.inference.health().is_ready
     assert "The server is stopping." in house.inference.health().reasons
+    await house.close()
+
+
+@in_fake_time
+async def test_a_server_of_whose_start_up_nothing_is_left_is_not_ready(clock, bench):
+    house = bench()
+    house.inference.startup_failures["bad.mar"] = "It is broken."
+
+    assert not house.inference.health().is_ready
+    await house.close()
+
+
+@in_fake_time
+async def test_a_failure_of_the_start_up_is_made_good_by_registering_again(clock, bench):
+    house = bench()
+    house.inference.startup_failures["digits.mar"] = "It is broken."
+    await served(house, "digits.mar")
+
+    health = house.inference.health()
+
+    assert (health.is_ready, health.reasons) == (True, ())
     await house.close()

@@ -142,6 +142,7 @@ async def test_who_did_not_wait_finds_a_model_that_does_not_load_as_failed(clock
     [
         ({"location": "nowhere.mar"}, ModelNotFound),
         ({"location": "nameless.mar"}, BadRequest),
+        ({"location": "digits.mar", "model_name": "a/b"}, BadRequest),
         ({"location": "handlerless.mar"}, LoadError),
     ],
 )

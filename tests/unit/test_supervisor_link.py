@@ -9,7 +9,14 @@ import socket
 import pytest
 
 from marserve.batching.job import Job, JobKind, JobState
-from marserve.errors import HandlerFault, OutOfMemory, PredictionException, RemoteProtocolError, ServeError
+from marserve.errors import (
+    HandlerFault,
+    OutOfMemory,
+    PredictionException,
+    RemoteProtocolError,
+    ServeError,
+    WorkerDied,
+)
 from marserve.supervisor import link as link_module
 from marserve.supervisor.link import MOST_BATCHES, Link
 from marserve.testing import FakeClock, FakeWorker, RecordingReply, in_fake_time, settle
@@ -145,7 +152,7 @@ async def test_a_worker_that_goes_is_told_about_once_and_gets_nothing_more(clock
     bench.worker.close()
     await settle()
 
-    assert isinstance(bench.owner.lost, RemoteProtocolError)
+    assert isinstance(bench.owner.lost, WorkerDied)
     assert bench.link.is_closed
     assert not bench.link.has_room
     assert bench.link.lose() == ([], jobs)

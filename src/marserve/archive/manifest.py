@@ -28,6 +28,8 @@ BUILT_IN_HANDLERS = frozenset(
         "trt_llm_handler",
     )
 )
+#: Those of them that stand on a framework of their own, and that no worker of ours can start.
+ABSENT_HANDLERS = frozenset(("dali_image_classifier", "vllm_handler", "trt_llm_handler"))
 #: Short names of services of our own library, which need no file either.
 LIBRARY_HANDLERS = frozenset(("onnx_service", "torch_service"))
 #: Handlers of the C++ runtime that come without a file.

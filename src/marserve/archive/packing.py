@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from marserve import __version__
-from marserve.archive.manifest import MANIFEST_NAME, MODEL_NAME_PATTERN, Manifest, is_built_in, split_handler
+from marserve.archive.manifest import (
+    ABSENT_HANDLERS,
+    MANIFEST_NAME,
+    MODEL_NAME_PATTERN,
+    Manifest,
+    is_built_in,
+    split_handler,
+)
 from marserve.archive.signature import SIGNATURE_NAME
 from marserve.archive.writer import Source, build_time
 from marserve.errors import ArchiveError, ManifestError
@@ -100,6 +107,11 @@ def collect(recipe: Recipe) -> Contents:
     """
     check_model_name(recipe.model_name)
     contents = Contents()
+    if recipe.handler in ABSENT_HANDLERS:
+        contents.warnings.append(
+            f"{recipe.handler} is TorchServe's own, and this version has none of that name: its workers will not "
+            "start. Use torch_service, or a handler.py of your own."
+        )
     if recipe.folder is not None:
         for name, path in tree(recipe.folder, _SKIPPED_FILES, follows_links=True):
             contents.add(name, path)

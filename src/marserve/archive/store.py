@@ -16,7 +16,7 @@ from typing import IO, List, Optional, Sequence
 from marserve import __version__
 from marserve.archive.reader import archive_format
 from marserve.archive.writer import replacing_file
-from marserve.errors import BadRequest, ConfigError, Conflict, DownloadError, ModelNotFound, ServeError
+from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadError, ModelNotFound, ServeError
 
 #: Most bytes of a downloaded archive, where the caller sets no other limit.
 MAX_DOWNLOAD = 64 * 2**30
@@ -77,7 +77,7 @@ def resolve(
 
     Raises:
         ModelNotFound: nothing there, ``..`` in the name, no store, or a URL that is not allowed.
-        Conflict: the store has a file of the URL's name.
+        ArchiveExists: the store has a file of the URL's name.
         ArchiveError: the download failed.
     """
     scheme = re.match(r"^([A-Za-z][A-Za-z0-9+.-]*)://", location)
@@ -140,7 +140,7 @@ def download(
         raise BadRequest(f"The URL {url} ends in no usable file name.", "Use one that ends in NAME.mar.")
     target = folder / name
     if target.exists() and not replace:
-        raise Conflict(
+        raise ArchiveExists(
             f"Model file already exists {name}", f"Register it as url={name}, or remove it from the store."
         )
     opener = urllib.request.build_opener(_AllowedRedirects(allowed_urls))

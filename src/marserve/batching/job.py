@@ -139,7 +139,7 @@ class Job:
         self.cost = 1.0
         self.trace = b""
         self.parent = 0
-        self.client = ""
+        self.client: object = ""
         self.target = b""
         self.method = b""
         self.state = JobState.QUEUED

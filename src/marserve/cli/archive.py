@@ -56,7 +56,7 @@ def _add_create(subparsers: Subparsers) -> None:
     create.add_argument("--from-folder", type=Path, metavar="FOLDER", help="folder whose files are packed")
     create.add_argument("--model-name", default="", help="default: the folder's name")
     create.add_argument("-v", "--version", default="", help="version of the model (default: 1.0)")
-    create.add_argument("--handler", default="", help="file.py, file.py:function, or a built-in handler")
+    create.add_argument("--handler", default="", help="file.py, file.py:function, onnx_service, or torch_service")
     create.add_argument("--serialized-file", "--weights", default="", metavar="FILE", help="weights of the model")
     create.add_argument("--model-file", default="", metavar="FILE", help="Python file with the one nn.Module")
     create.add_argument(
@@ -122,7 +122,7 @@ def _recipe(args: argparse.Namespace) -> tuple[Recipe, list[str]]:
     if not recipe.handler:
         raise ArchiveError(
             "No handler is named, and none was found.",
-            "Name it: --handler FILE.py, FILE.py:FUNCTION, or a built-in one such as image_classifier.",
+            "Name it: --handler FILE.py, FILE.py:FUNCTION, or a service of the library: onnx_service, torch_service.",
         )
     return recipe, lines
 

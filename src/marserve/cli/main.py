@@ -12,7 +12,7 @@ from marserve import __version__, logs
 from marserve.cli import archive, serve
 from marserve.cli.pidfile import PidFile, find_server
 from marserve.cli.settings import print_settings
-from marserve.cli.status import status
+from marserve.cli.status import ping_reasons, status
 from marserve.config.loading import CONFIG_FILE_VARIABLE, Loaded, load_settings
 from marserve.config.setting import DIALECTS
 from marserve.config.settings import Settings
@@ -45,6 +45,7 @@ def print_error(reason: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marserve", description="Serve models from .mar archives.")
+    parser.add_argument("--version", action="version", version=f"marserve {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_start(commands.add_parser("start", help="start the server"))
     _add_stop(commands.add_parser("stop", help="stop the server"))
@@ -71,6 +72,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
     parser.add_argument("--log-level", help="debug, info, warning or error")
+    parser.add_argument("--disable-token-auth", action="store_true", help="ask nobody for a key")
     _add_sources(parser)
     _add_pid_file(parser)
     parser.set_defaults(run=_start)
@@ -87,8 +89,12 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pid_file(parser: argparse.ArgumentParser) -> None:
-    default = Path(tempfile.gettempdir(), f"marserve-{os.getuid()}.pid")
+    default = _default_pid_file()
     parser.add_argument("--pid-file", type=Path, default=default, metavar="FILE", help=f"default: {default}")
+
+
+def _default_pid_file() -> Path:
+    return Path(tempfile.gettempdir(), f"marserve-{os.getuid()}.pid")
 
 
 def _load(arguments: argparse.Namespace, flags: Mapping[str, str | None]) -> Loaded:
@@ -109,7 +115,12 @@ def _load(arguments: argparse.Namespace, flags: Mapping[str, str | None]) -> Loa
 
 def _start(arguments: argparse.Namespace) -> int:
     models = ",".join(arguments.models) if arguments.models else None
-    flags = {"model_store": arguments.model_store, "load_models": models, "log_level": arguments.log_level}
+    flags = {
+        "model_store": arguments.model_store,
+        "load_models": models,
+        "log_level": arguments.log_level,
+        "disable_token_authorization": "true" if arguments.disable_token_auth else None,
+    }
     settings = _load(arguments, flags).settings
     serve.check_store(settings)
     if arguments.foreground:
@@ -117,8 +128,9 @@ def _start(arguments: argparse.Namespace) -> int:
     log = arguments.pid_file.with_suffix(".log")
     if settings.log_location is not None:
         log = settings.log_location / logs.FILE_NAME
-        # The server's console goes to that file already: each line would be there twice.
-        settings = replace(settings, log_location=None)
+        if settings.dialect == "native":
+            # The server's console goes to that file already: each line would be there twice.
+            settings = replace(settings, log_location=None)
     console = _open_log(log)
     return _start_in_background(settings, PidFile.claim(arguments.pid_file), log, console)
 
@@ -156,7 +168,10 @@ def _start_in_background(settings: Settings, pid_file: PidFile, log: Path, conso
         raise
     pid_file.hand_over()
     _print_ready(serve.describe_addresses(settings, addresses))
-    print(f"pid {process.pid}, log {log}; `marserve stop` ends it.")
+    for reason in ping_reasons(pid_file.path):
+        print(f"marserve: warning: {reason}", file=sys.stderr)
+    which = "" if pid_file.path == _default_pid_file() else f" --pid-file {pid_file.path}"
+    print(f"pid {process.pid}, log {log}; `marserve stop{which}` ends it.")
     return serve.OK
 
 

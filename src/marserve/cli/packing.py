@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +51,14 @@ def say(text: str) -> None:
 
 
 def run_archiver(action: Callable[[], None]) -> int:
-    """Run an archiver and return its exit code: 0, 1 with the error on standard error, or 130 when interrupted."""
+    """Run an archiver and return its exit code.
+
+    It is 0, 1 with the error on standard error, 130 when interrupted, or 143 when told to end; nothing half written
+    is left behind.
+    """
     try:
-        action()
+        with _ended_by_signal():
+            action()
     except ServeError as error:
         say(f"ERROR - {error.message}")
         if error.hint:
@@ -61,6 +68,19 @@ def run_archiver(action: Callable[[], None]) -> int:
         say("ERROR - Interrupted.")
         return 130
     return 0
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM leave by way of an exception, so that what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class AlreadyRunningError(ConfigError):
     def __init__(self, path: Path, pid: int) -> None:
         super().__init__(
             f"A server is running already: pid {pid} holds {path}.",
-            "Stop it with `marserve stop`, or give this one a --pid-file of its own.",
+            f"Stop it with `marserve stop --pid-file {path}`, or give this one a --pid-file of its own.",
         )
         self.pid = pid
 

@@ -34,6 +34,8 @@ INTERRUPTED = 130
 RUNNER = "marserve.server:run"
 #: Seconds between a second signal, which ends a server at once, and the kill.
 _AFTER_SECOND_SIGNAL = 10.0
+#: What stands in the place of doors where a key file is told beside the addresses.
+KEYS = "keys"
 #: Lines of a server's log that are shown when it ends without a word.
 _LAST_LINES = 15
 
@@ -75,7 +77,7 @@ def serve(
         runner: ``module:function`` of the server; None for ``RUNNER``.
     """
     try:
-        logs.configure(settings.log_level, settings.log_location, sys.stderr, settings.log_format)
+        _configure_logs(settings)
         return _find_runner(runner or RUNNER)(settings, ready=ready)
     except ServeError as error:
         failed(str(error))
@@ -90,6 +92,15 @@ def serve(
     finally:
         pid_file.release()
     return FAILED
+
+
+def _configure_logs(settings: Settings) -> None:
+    if settings.dialect == "native":
+        logs.configure(settings.log_level, settings.log_location, sys.stderr, settings.log_format)
+        return
+    server = {"torchserve": "ts"}.get(settings.dialect, settings.dialect)
+    places = settings.log_location, settings.metrics_location
+    logs.configure_old(server, settings.log_level, *places, sys.stdout, settings.log_format)
 
 
 def _find_runner(place: str) -> Runner:
@@ -229,9 +240,13 @@ def _send(descriptor: int, message: Message) -> None:
 
 
 def describe_addresses(settings: Settings, addresses: Sequence[str]) -> list[str]:
-    """Return a line for each listener: its doors with commas between, a blank, its address."""
+    """Return a line for each listener: its doors with commas between, a blank, its address.
+
+    The last line is that of the key file, ``keys`` for the doors, where an address asks for keys.
+    """
     listeners = settings.listeners()
-    return [f"{','.join(doors)} {address}" for (_, doors), address in zip(listeners, addresses, strict=True)]
+    lines = [f"{','.join(doors)} {address}" for (_, doors), address in zip(listeners, addresses, strict=True)]
+    return [*lines, f"{KEYS} {settings.key_file.absolute()}"] if settings.has_keys else lines
 
 
 # --- the end -------------------------------------------------------------------------------------------

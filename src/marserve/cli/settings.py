@@ -4,7 +4,8 @@ import json
 
 from marserve.cli.tables import print_table
 from marserve.config.document import markdown
-from marserve.config.loading import ENVIRONMENT_PREFIX, Loaded
+from marserve.config.kinds import SECRET
+from marserve.config.loading import Loaded, variable_of
 from marserve.config.setting import Setting
 from marserve.config.settings import SETTINGS
 
@@ -45,12 +46,16 @@ def _described(dialect: str) -> list[dict[str, str]]:
 def _variable(setting: Setting[object], dialect: str) -> str:
     """Return the environment variable of a setting, "" where the dialect reads none for it."""
     is_read = dialect == "native" or dialect in setting.known_to
-    return ENVIRONMENT_PREFIX[dialect] + setting.key.upper() if is_read else ""
+    return variable_of(setting.key, dialect) if is_read else ""
 
 
 def _effective(loaded: Loaded) -> list[dict[str, str]]:
     return [
-        {"key": key, "value": setting.kind.show(getattr(loaded.settings, key)), "source": loaded.sources[key]}
+        {"key": key, "value": _shown(setting, getattr(loaded.settings, key)), "source": loaded.sources[key]}
         for key, setting in SETTINGS.items()
         if loaded.settings.dialect in setting.dialects
     ]
+
+
+def _shown(setting: Setting[object], value: object) -> str:
+    return "(not shown)" if setting.kind is SECRET and value else setting.kind.show(value)

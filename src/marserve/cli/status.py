@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from marserve.cli.pidfile import FoundServer, find_server
-from marserve.cli.serve import NOT_RUNNING, OK
+from marserve.cli.serve import KEYS, NOT_RUNNING, OK
 from marserve.cli.tables import print_table
 from marserve.config.address import Address, parse_address
+from marserve.doors.auth import read_keys
 
 #: Seconds that one question to the server may take.
 _PATIENCE = 10.0
@@ -35,6 +36,17 @@ def status(pid_file: Path, as_json: bool) -> int:
     return OK
 
 
+def ping_reasons(pid_file: Path) -> list[str]:
+    """Return what a server that has just started says is missing; [] when nothing is, or in an old dialect."""
+    server = find_server(pid_file)
+    if server is None:
+        return []
+    try:
+        return _reasons(_ask(server, "inference", "/ping"))
+    finally:
+        server.close()
+
+
 def _report(server: FoundServer, as_json: bool) -> None:
     ping = _ask(server, "inference", "/ping")
     models = _models(server)
@@ -47,6 +59,8 @@ def _report(server: FoundServer, as_json: bool) -> None:
     for doors, address in server.addresses:
         print(f"{doors}: {address}")
     print(f"ping: {_sentence(ping)}")
+    for reason in _reasons(ping):
+        print(f"  {reason}")
     if isinstance(models, list):
         print_table(_COLUMNS, [_model_row(model) for model in models])
     else:
@@ -55,6 +69,10 @@ def _report(server: FoundServer, as_json: bool) -> None:
 
 def _sentence(answer: object) -> str:
     return str(answer.get("status", answer)) if isinstance(answer, dict) else str(answer)
+
+
+def _reasons(answer: object) -> list[str]:
+    return [str(reason) for reason in answer.get("reasons", [])] if isinstance(answer, dict) else []
 
 
 def _models(server: FoundServer) -> list[dict[str, Any]] | str:
@@ -79,7 +97,7 @@ def _model_row(model: Mapping[str, Any]) -> Sequence[str]:
     return (
         str(model["modelName"]),
         str(model.get("modelVersion", "")),
-        f"{ready} of {len(workers)} ready",
+        f"{ready} of {model.get('minWorkers', len(workers))} ready",
         str(model.get("batchSize", "")),
         str(model.get("jobQueueStatus", {}).get("pendingRequests", "")),
     )
@@ -89,15 +107,21 @@ def _ask(server: FoundServer, door: str, path: str) -> object:
     """Return the JSON answer of a door, or a sentence that says why there is none."""
     address = next((address for doors, address in server.addresses if door in doors.split(",")), None)
     if address is None:
-        return "the pid file does not tell the address; the server is still starting, or speaks an old dialect"
+        return "the pid file tells no address: the server is still starting, or an old command started it"
     connection = _connect(parse_address(address, 80, 443))
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=_authorization(server, door))
         return json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"no answer from {address}: {error or type(error).__name__}"
     finally:
         connection.close()
+
+
+def _authorization(server: FoundServer, door: str) -> dict[str, str]:
+    key_file = dict(server.addresses).get(KEYS)
+    key = read_keys(Path(key_file)).get(door) if key_file else None
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _connect(address: Address) -> http.client.HTTPConnection:

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
     parser.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="write no snapshots; none are")
     parser.add_argument("--plugins-path", "--ppath", metavar="JARS", help="without effect")
-    parser.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token; none is")
+    parser.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token")
     parser.add_argument("--enable-model-api", action="store_true", help="let clients register models")
     return parser
 
@@ -88,6 +88,7 @@ def _start(arguments: argparse.Namespace) -> int:
         "model_store": arguments.model_store,
         "load_models": ",".join(arguments.models) if arguments.models else None,
         "enable_model_api": "true" if arguments.enable_model_api else None,
+        "disable_token_authorization": "true" if arguments.disable_token_auth else None,
     }
     return start(_TEXTS, named, flags, arguments.foreground)
 

@@ -15,14 +15,31 @@ def find_conflicts(settings: Settings, given: Set[str]) -> list[Conflict]:
 
 
 def _tls(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
-    certificate, key = settings.certificate_file, settings.private_key_file
+    certificate, key, keystore = settings.certificate_file, settings.private_key_file, settings.keystore
     secure = [str(address) for address, _ in settings.listeners() if address.is_tls]
-    if secure and not (certificate and key):
-        yield f"{secure[0]} needs certificate_file and private_key_file, both PEM; one is missing.", "wrong"
-    elif bool(certificate) != bool(key):
+    if bool(certificate) != bool(key):
         yield "certificate_file and private_key_file go together; one is missing.", "wrong"
-    elif certificate and not secure:
-        yield "certificate_file has no effect: no address begins with https://.", "ineffective"
+    elif certificate and keystore:
+        yield "certificate_file and private_key_file have no effect: keystore is set, and stronger.", "ineffective"
+    elif (certificate or keystore) and not secure:
+        key_of_it = "keystore" if keystore else "certificate_file"
+        yield f"{key_of_it} has no effect: no address begins with https://.", "ineffective"
+    elif secure and not (certificate or keystore):
+        yield from _no_certificate(secure[0], settings.dialect)
+    for setting in ("keystore_pass", "keystore_type"):
+        if setting in given and not keystore:
+            yield f"{setting} has no effect: keystore is not set.", "ineffective"
+
+
+def _no_certificate(address: str, dialect: str) -> Iterator[Conflict]:
+    if dialect == "native":
+        yield f"{address} needs certificate_file and private_key_file, both PEM, or a keystore.", "wrong"
+    else:
+        yield (
+            f"{address} has neither certificate_file and private_key_file nor a keystore: it gets a self-signed "
+            "certificate, another one at each start, which no client trusts by itself.",
+            "risky",
+        )
 
 
 def _addresses(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
@@ -40,12 +57,22 @@ def _addresses(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
 
 def _exposure(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
     for address, doors in settings.listeners():
-        if "management" in doors and not address.is_local:
+        if "management" in doors and not address.is_local and not settings.is_locked(address):
             yield (
                 f"management_address {address} can be reached from other machines, and nobody is asked for a token: "
                 "who reaches it can run code here. Keep it behind a firewall, or on 127.0.0.1.",
                 "risky",
             )
+
+
+def _tokens(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    if settings.disable_token_authorization and "token_authorization" in given:
+        yield "token_authorization has no effect: disable_token_authorization is true, and stronger.", "ineffective"
+    if settings.token_authorization != "off" and not settings.disable_token_authorization:
+        return
+    for key in ("token_expiration_min", "key_file"):
+        if key in given:
+            yield f"{key} has no effect: tokens are off.", "ineffective"
 
 
 def _cors(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
@@ -72,11 +99,24 @@ def _models(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
         yield f"load_models names {local[0]}, and there is no model_store to find it in.", "ineffective"
 
 
+def _metrics(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    if settings.dialect != "torchserve":
+        return
+    if settings.disable_system_metrics and "metric_time_interval" in given:
+        yield "metric_time_interval has no effect: disable_system_metrics is true.", "ineffective"
+    if settings.metrics_mode == "prometheus" and not settings.enable_metrics_api:
+        yield "metrics_mode is prometheus and enable_metrics_api is false: nobody sees the metrics.", "ineffective"
+    if settings.metrics_mode == "prometheus" and "metrics_location" in given:
+        yield "metrics_location has no effect: metrics_mode is prometheus.", "ineffective"
+
+
 _CHECKS: tuple[Callable[[Settings, Set[str]], Iterator[Conflict]], ...] = (
     _tls,
     _addresses,
     _exposure,
+    _tokens,
     _cors,
     _timeouts,
     _models,
+    _metrics,
 )

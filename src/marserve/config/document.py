@@ -32,8 +32,8 @@ _SOURCES = (
         "environment",
         "`MARSERVE_<KEY>`, always",
         "`TS_<KEY>`, if the file says `enable_envvars_config=true`, and for `TS_ALLOWED_URLS` also "
-        "`use_env_allowed_urls=true`; `LOG_LOCATION`",
-        "`MMS_<KEY>`, if the file says `enable_envvars_config=true`; `LOG_LOCATION`",
+        "`use_env_allowed_urls=true`; `LOG_LOCATION`, `METRICS_LOCATION`",
+        "`MMS_<KEY>`, if the file says `enable_envvars_config=true`; `LOG_LOCATION`, `METRICS_LOCATION`",
     ),
     (
         "who wins, strongest first",

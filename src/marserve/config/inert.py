@@ -5,9 +5,8 @@ In an old server's format such a key is a warning, in our own it is an error.
 
 _JVM = "it steers the old server's Java process, and there is none here"
 _PLACES = "it says where the old server's own parts lie, and nothing here is looked for there"
-_PEM = "keys are read as PEM; give certificate_file and private_key_file instead"
-_TOKENS = "this version asks nobody for a token"
 _GRPC = "this version has no gRPC address"
+_HOST = "the server reads the metrics of the host itself"
 _LATER = "this version cannot do what it asks for"
 
 #: Keys with blanks between, by reason.
@@ -15,15 +14,14 @@ BY_REASON: dict[str, str] = {
     _JVM: "vmargs number_of_netty_threads netty_client_threads prefer_direct_buffer io_ratio use_native_io "
     "plugins_path async_logging",
     _PLACES: "model_server_home initial_worker_port cpp_log_config version",
-    _PEM: "keystore keystore_pass keystore_type",
-    _TOKENS: "disable_token_authorization token_expiration_min",
     _GRPC: "grpc_inference_address grpc_inference_port grpc_management_address grpc_management_port "
     "grpc_inference_max_connection_age_ms grpc_inference_max_connection_age_grace_ms "
     "grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl",
-    _LATER: "models model_snapshot workflow_store number_of_gpu limit_max_image_pixels service_envelope "
-    "default_service_handler install_py_dep_per_model metrics_mode metrics_config model_metrics_auto_detect "
-    "disable_system_metrics metric_time_interval system_metrics_cmd ipex_enable ipex_gpu_enable "
-    "cpu_launcher_enable cpu_launcher_args initial_distribution_port ts_open_inference_protocol "
+    _HOST: "system_metrics_cmd",
+    _LATER: "models model_snapshot workflow_store number_of_gpu limit_max_image_pixels "
+    "default_service_handler "
+    "ipex_enable ipex_gpu_enable "
+    "cpu_launcher_enable cpu_launcher_args initial_distribution_port "
     "ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug preload_model",
 }
 

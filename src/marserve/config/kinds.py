@@ -41,6 +41,8 @@ class Kind(Generic[T]):
 
 
 TEXT: Kind[str] = Kind("text", lambda text, _: text)
+#: A text that is shown to nobody.
+SECRET: Kind[str] = Kind("text", lambda text, _: text)
 
 # --- words ---------------------------------------------------------------------------------------------
 

@@ -21,11 +21,18 @@ from marserve.errors import ConfigError
 
 #: The names that environment variables begin with.
 ENVIRONMENT_PREFIX = {"native": "MARSERVE_", "torchserve": "TS_", "mms": "MMS_"}
+#: Variables of the old servers that are not their prefix and the key.
+_ODD_VARIABLES = {
+    "TS_TOKEN_EXPIRATION_MIN": "TS_TOKEN_EXPIRATION_TIME_MIN",
+    "TS_TS_OPEN_INFERENCE_PROTOCOL": "TS_OPEN_INFERENCE_PROTOCOL",
+}
 #: Variables of ours that are no setting: the file to read.
 CONFIG_FILE_VARIABLE = "MARSERVE_CONFIG_FILE"
 #: Keys of the old formats that steer how the rest is read.
 _STEERING = ("enable_envvars_config", "use_env_allowed_urls")
 _STEERING_REASON = f"{ENVIRONMENT_PREFIX['native']}… variables are always read"
+#: Keys for whose wrong values the old servers took the default, where a server that does not start is worse.
+_LENIENT = ("metrics_mode",)
 #: What Kubernetes puts into the environment beside a service that is called marserve.
 _KUBERNETES = re.compile(
     r"MARSERVE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*"
@@ -147,20 +154,26 @@ class _Loading:
         return _VARIABLE.sub(value_of, text)
 
     def _from_environment(self, in_file: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
-        prefix = ENVIRONMENT_PREFIX[self.dialect]
         if self.dialect == "native":
+            prefix = ENVIRONMENT_PREFIX[self.dialect]
             for variable, text in self.environ.items():
                 if variable.startswith(prefix) and not _is_foreign(variable, text):
                     key = variable.removeprefix(prefix).lower()
                     yield key, _Given(text, f"environment variable {variable}")
             return
-        if "LOG_LOCATION" in self.environ:
-            yield "log_location", _Given(self.environ["LOG_LOCATION"], "environment variable LOG_LOCATION")
+        for variable in ("LOG_LOCATION", "METRICS_LOCATION"):
+            if variable in self.environ:
+                yield variable.lower(), _Given(self.environ[variable], f"environment variable {variable}")
+        if self.dialect == "torchserve" and self.environ.get("TS_OPEN_INFERENCE_PROTOCOL") == "oip":
+            place = "environment variable TS_OPEN_INFERENCE_PROTOCOL"
+            yield "ts_open_inference_protocol", _Given("true", place)
         if not _is_on(in_file, "enable_envvars_config"):
             return
         for key, setting in SETTINGS.items():
-            variable = prefix + key.upper()
+            variable = variable_of(key, self.dialect)
             if self.dialect not in setting.known_to or variable not in self.environ:
+                continue
+            if self.environ[variable] == "oip":
                 continue
             if key == "allowed_urls" and not _is_on(in_file, "use_env_allowed_urls"):
                 self.warnings.append(f"{variable} has no effect: the file does not say use_env_allowed_urls=true.")
@@ -186,7 +199,12 @@ class _Loading:
             try:
                 values[key] = SETTINGS[key].read(self._as_flag(key, text, place), self.dialect)
             except ValueError as error:
-                self.errors.append(f"{place}: {key}={text} {error}.")
+                if key in _LENIENT:
+                    default = SETTINGS[key].defaults[self.dialect]
+                    self.warnings.append(f"{place}: {key}={text} {error}; {default} counts.")
+                    values[key] = SETTINGS[key].default(self.dialect)
+                else:
+                    self.errors.append(f"{place}: {key}={text} {error}.")
         return values
 
     def _as_flag(self, key: str, text: str, place: str) -> str:
@@ -199,6 +217,12 @@ class _Loading:
 
     def _ineffective(self, sentence: str) -> None:
         (self.errors if self.dialect == "native" else self.warnings).append(sentence)
+
+
+def variable_of(key: str, dialect: str) -> str:
+    """Return the environment variable of a setting."""
+    plain = ENVIRONMENT_PREFIX[dialect] + key.upper()
+    return _ODD_VARIABLES.get(plain, plain)
 
 
 def _is_foreign(variable: str, value: str) -> bool:

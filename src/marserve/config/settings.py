@@ -19,6 +19,7 @@ from marserve.config.kinds import (
     PATTERN,
     PATTERNS,
     REQUIRED_PATH,
+    SECRET,
     TEXT,
     ModelChoice,
     choice,
@@ -75,6 +76,22 @@ class Settings:
     private_key_file: Path | None = row(
         "Addresses", PATH, "", "Key of the certificate, PEM, without a passphrase.", known_to=_BOTH
     )
+    keystore: Path | None = row(
+        "Addresses",
+        PATH,
+        "",
+        "Certificate chain and key for https in one PKCS12 file, instead of the two PEM files. Without any of them "
+        "`torchserve` and `multi-model-server` make a self-signed certificate at each start; `marserve` refuses.",
+        known_to=_BOTH,
+    )
+    keystore_pass: str = row("Addresses", SECRET, "changeit", "Password of the keystore.", known_to=_BOTH)
+    keystore_type: str = row(
+        "Addresses",
+        choice("pkcs12", "jks"),
+        "PKCS12",
+        "Type of the keystore. Under either name it must be PKCS12, as Java has made them since version 9.",
+        known_to=_BOTH,
+    )
 
     enable_model_api: bool = row(
         "Access",
@@ -83,6 +100,37 @@ class Settings:
         "Whether models may be registered and unregistered while the server runs; otherwise 405.",
         torchserve="false",
         known_to=_TS,
+    )
+    token_authorization: str = row(
+        "Access",
+        choice("auto", "on", "off"),
+        "auto",
+        "Whether requests must carry a key: `on`, `off`, or `auto`, at those addresses alone that other machines can "
+        "reach.",
+        torchserve="on",
+        mms="off",
+    )
+    disable_token_authorization: bool = row(
+        "Access",
+        FLAG,
+        "false",
+        "`true` asks nobody for a key, whatever `token_authorization` says.",
+        known_to=_TS,
+    )
+    token_expiration_min: float = row(
+        "Access",
+        span(0.001),
+        "60",
+        "How long an inference or a management key is good for. TorchServe's variable is "
+        "`TS_TOKEN_EXPIRATION_TIME_MIN`.",
+        unit="min",
+        known_to=_TS,
+    )
+    key_file: Path = row(
+        "Access",
+        REQUIRED_PATH,
+        "key_file.json",
+        "File that the keys are written to, and removed with when the server ends; its owner alone can read it.",
     )
     allowed_urls: tuple[str, ...] = row(
         "Access",
@@ -114,6 +162,14 @@ class Settings:
         "What to load at start: `[name=]location` with commas between, or `all`. A location is a file or folder "
         "of the store, or a URL.",
         known_to=_BOTH,
+    )
+    install_py_dep_per_model: bool = row(
+        "Models",
+        FLAG,
+        "false",
+        "Whether what an archive's requirements file asks for is installed for its workers, on top of what the "
+        "server has. Done once for the same file, and kept below `cache_folder`. Needs uv.",
+        known_to=_TS,
     )
     cache_folder: Path = row(
         "Models", REQUIRED_PATH, "~/.cache/marserve", "Folder for unpacked archives, kept between runs."
@@ -266,6 +322,23 @@ class Settings:
         unit="B",
     )
 
+    service_envelope: str = row(
+        "Input",
+        choice("none", "body", "json", "kserve", "kservev2"),
+        "none",
+        "Wrapping that is taken off every body and put on every answer, for all models; `none` leaves it to the "
+        "archive's manifest.",
+        known_to=_TS,
+    )
+    ts_open_inference_protocol: bool = row(
+        "Input",
+        FLAG,
+        "false",
+        "Whether `/v2`, `/v2/health/live` and `/v2/health/ready` answer. The environment variable "
+        "`TS_OPEN_INFERENCE_PROTOCOL=oip` switches it on whatever the file says.",
+        known_to=_TS,
+        dialects=_TS,
+    )
     decode_input_request: bool = row(
         "Input",
         FLAG,
@@ -282,7 +355,21 @@ class Settings:
         "Logs",
         PATH,
         "",
-        "Folder that gets a `marserve.log`. Empty: standard error. The old servers' `LOG_LOCATION` is read too.",
+        "Folder of the log's files: `marserve.log` (native), `access_log.log`, `model_log.log` and `ts_log.log` "
+        "(torchserve) or `mms_log.log` (mms), beside standard error or, in the old dialects, standard output. Empty: "
+        "no files. The old servers' `LOG_LOCATION` is read too.",
+        torchserve="logs",
+        mms="logs",
+    )
+    metrics_location: Path | None = row(
+        "Logs",
+        PATH,
+        "",
+        "Folder of `model_metrics.log` and of `ts_metrics.log` or `mms_metrics.log`. Empty: no such files. The old "
+        "servers' `METRICS_LOCATION` is read too.",
+        torchserve="logs",
+        mms="logs",
+        dialects=_BOTH,
     )
 
     access_log: bool = row(
@@ -292,6 +379,44 @@ class Settings:
         "Whether each request gets a line in the log, under the name `marserve.access`.",
         torchserve="true",
         mms="true",
+    )
+
+    metrics_mode: str = row(
+        "Metrics",
+        choice("log", "prometheus", "legacy"),
+        "log",
+        "Where metrics go: `log` into the log and its files, `prometheus` to the metrics address, `legacy` the three "
+        "`ts_` counters to the metrics address and the rest into the log.",
+        known_to=_TS,
+        dialects=_TS,
+    )
+    metrics_config: Path | None = row(
+        "Metrics",
+        PATH,
+        "",
+        "File that defines the metrics, in the form of TorchServe's `metrics.yaml`. Empty: TorchServe's default set.",
+        known_to=_TS,
+        dialects=_TS,
+    )
+    model_metrics_auto_detect: bool = row(
+        "Metrics",
+        FLAG,
+        "false",
+        "Whether metrics of services are kept that `metrics_config` does not define.",
+        known_to=_TS,
+        dialects=_TS,
+    )
+    disable_system_metrics: bool = row(
+        "Metrics", FLAG, "false", "`true` leaves out the metrics of the host.", known_to=_TS, dialects=_TS
+    )
+    metric_time_interval: float = row(
+        "Metrics",
+        span(0.001),
+        "60",
+        "Time between two looks at the host for its metrics.",
+        unit="s",
+        known_to=_BOTH,
+        dialects=_BOTH,
     )
 
     def listeners(self) -> list[tuple[Address, tuple[str, ...]]]:
@@ -310,6 +435,17 @@ class Settings:
             else:
                 found[shared] = (address, (*found[shared][1], door))
         return found
+
+    def is_locked(self, address: Address) -> bool:
+        """Return whether requests to an address must carry a key."""
+        if self.disable_token_authorization or self.token_authorization == "off":
+            return False
+        return self.token_authorization == "on" or not address.is_local
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is an address that asks for keys; the metrics' own never does."""
+        return any(self.is_locked(address) for address in (self.inference_address, self.management_address))
 
     def workers_at_start(self, device_count: int) -> int:
         """Return how many workers a model loaded at start gets; ``device_count`` is of GPUs, else of CPUs."""

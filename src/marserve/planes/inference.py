@@ -18,8 +18,8 @@ class Health:
     """How healthy the server is.
 
     Attributes:
-        is_ready: start-up loading is done, nothing of it has failed, and each default version has a worker that
-            can answer.
+        is_ready: start-up loading is done, something of it can be served, and each default version has a worker
+            that can answer.
         reasons: what is missing, one sentence each; also what is only degraded.
         short: default versions with fewer workers than they should have.
         ready_count, wanted_count: workers of all versions.
@@ -80,7 +80,7 @@ class InferencePlane:
         try:
             version.pool.submit(job)  # type: ignore[attr-defined]
         except ServeError as error:
-            raise about(error, version.name, version.version) from None  # type: ignore[attr-defined]
+            raise about(error, version.name, job.asked_version or None) from None  # type: ignore[attr-defined]
 
     @staticmethod
     def give_up(job: Job) -> None:
@@ -93,11 +93,18 @@ class InferencePlane:
         names = [model.name for model in self._registry.models.values() if model.default.loaded_at_startup]
         return names[0] if len(names) == 1 else ""
 
+    def _still_failed(self) -> dict[str, str]:
+        """Return the failures of the start-up, but for those that have been made good by registering again."""
+        served = {*self._registry.models, *(version.archive.location for version in self._registry)}
+        return {name: why for name, why in self.startup_failures.items() if name not in served}
+
     def health(self) -> Health:
         """Return how healthy the server is."""
         reasons = [self.startup] if self.startup else []
-        reasons += [f"{name} could not be loaded: {why}" for name, why in self.startup_failures.items()]
-        is_ready = self.startup is None and not self.startup_failures and not self.is_draining
+        failed = self._still_failed()
+        reasons += [f"{name} could not be loaded: {why}" for name, why in failed.items()]
+        # One bad archive among others takes no traffic from them; a server without any model cannot answer anything.
+        is_ready = self.startup is None and not self.is_draining and not (failed and not self._registry.models)
         if self.is_draining:
             reasons.append("The server is stopping.")
         short = ready = wanted = 0

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 
-from marserve.errors import BadRequest, JobTimeout, LoadError, MethodNotAllowed, ServeError, about
+from marserve.errors import BadRequest, JobTimeout, LoadError, MethodNotAllowed, ServeError, ShuttingDown, about
 from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.wire.frames import MOST_JOBS
@@ -97,7 +98,11 @@ class ManagementPlane:
         archive = await self._opener(wanted.location)
         name = wanted.model_name or archive.manifest.model_name
         if not name:
-            raise BadRequest(f"{wanted.location} does not name its model.", "Give a model_name.")
+            nameless = BadRequest(f"{wanted.location} does not name its model.", "Give a model_name.")
+            nameless.fault = "nameless"
+            raise nameless
+        if "/" in name:  # no path of the management address could mean it: it could never be unregistered
+            raise BadRequest(f"The model name {name!r} holds a slash.", "Give a model_name without one.")
         if not (wanted.handler or archive.manifest.handler):
             raise about(LoadError(f"{wanted.location} names no handler.", "Give a handler."), name)
         version = self._add(name, wanted, archive, at_startup)
@@ -115,6 +120,9 @@ class ManagementPlane:
         found = archive.manifest.version or "1.0"
         self.registry.check_free(name, found)
         config = resolve(self._defaults, archive, wanted, at_startup)
+        if config.min_workers > 0 and config.startup_timeout <= 0:
+            error = LoadError(f"No worker of {name} can load within 0 s.", "Give a startup_timeout, or no workers.")
+            raise about(error, name, found)
         version = ModelVersion(name, found, archive, config, self._house, self._numbers)
         version.loaded_at_startup = at_startup
         self.registry.add(version)
@@ -125,12 +133,14 @@ class ManagementPlane:
         try:
             await version.pool.wait_ready(version.config.min_workers)
         except ServeError as error:
-            log.error("%s:%s cannot be served: %s", version.name, version.version, error)
+            if not isinstance(error, ShuttingDown):  # who unregisters a version, or stops the server, knows why
+                log.error("%s:%s cannot be served: %s", version.name, version.version, error)
             if keep:
                 return
             model = self.registry.models.get(version.name)
             if model is not None and model.versions.get(version.version) is version:
                 self._take_out(version)
+                self._remove_download(version)
             await version.pool.close()
             raise about(error, version.name, version.version) from None
 
@@ -158,18 +168,20 @@ class ManagementPlane:
             BadRequest: the numbers make no sense.
             LoadError, OutOfMemory: (when ``wait``) the new workers cannot start; those that run go on.
         """
-        found = self.registry.find(name, version)
-        if min_workers < 0:
-            raise BadRequest(f"min_worker is {min_workers}; it must be 0 or more.")
         if max_workers < min_workers:
             raise BadRequest("max_worker cannot be less than min_worker.")
+        found = self.registry.find(name, version)
+        if min_workers < 0:
+            negative = BadRequest(f"min_worker is {min_workers}; it must be 0 or more.")
+            negative.fault = "negative"
+            raise negative
         found.scale(min_workers, max_workers)
         if wait:
             try:
                 await found.pool.wait_ready(min_workers)
                 await found.pool.wait_until(lambda: len(found.pool.workers) <= found.pool.target)
             except ServeError as error:
-                raise about(error, name, found.version) from None
+                raise about(error, name, version) from None
         return found
 
     def set_default(self, name: str, version: str) -> None:
@@ -200,7 +212,15 @@ class ManagementPlane:
             error = JobTimeout(f"Timed out while cleaning resources: {name}", "Its workers have been ended by force.")
             found.pool.kill_all(error)
             raise about(error, name, found.version) from None
+        finally:
+            self._remove_download(found)
         return found
+
+    def _remove_download(self, gone: ModelVersion) -> None:
+        """Remove what was downloaded for a version, unless another one came from it too."""
+        download = gone.archive.download
+        if download and all(version.archive.download != download for version in self.registry):
+            Path(download).unlink(missing_ok=True)
 
     def list_models(self, limit: int, offset: int) -> tuple[list[ModelVersion], int | None]:
         """Return a page of default versions, sorted by name, and the offset of the next page.
@@ -254,6 +274,14 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
     batch_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
     if batch_size > MOST_JOBS:
         raise BadRequest(f"A batch size of {batch_size} is too large.", f"The most is {MOST_JOBS}.")
+    queue_size = _whole(config, "jobQueueSize", defaults.queue_size, least=1)
+    if queue_size < batch_size:
+        log.warning(
+            "%s: its queue of %d never fills a batch of %d; raise job_queue_size.",
+            archive.location,
+            queue_size,
+            batch_size,
+        )
     return replace(
         defaults,
         min_workers=workers,
@@ -262,9 +290,10 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
         max_batch_delay=delay,
         response_timeout=wanted.response_timeout
         or _number(config, "responseTimeout", defaults.response_timeout, LEAST_TIMEOUT),
-        startup_timeout=wanted.startup_timeout
-        or _number(config, "startupTimeout", defaults.startup_timeout, LEAST_TIMEOUT),
-        queue_size=_whole(config, "jobQueueSize", defaults.queue_size, least=1),
+        startup_timeout=_number(config, "startupTimeout", defaults.startup_timeout, LEAST_TIMEOUT)
+        if wanted.startup_timeout is None
+        else wanted.startup_timeout,
+        queue_size=queue_size,
         handler=wanted.handler or archive.manifest.handler,
         runtime=runtime,
         gpu_ids=gpu_ids,
@@ -274,8 +303,8 @@ def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registratio
 def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:
     """Return what an archive asks for in vain, with the reason: silence is what users resent most."""
     found = [(key, why) for key, why in INEFFECTIVE.items() if archive.config.get(key)]
-    if archive.manifest.requirements_file:
-        found.append(("the requirements file", "workers run with what is installed beside the server"))
+    if archive.manifest.requirements_file and not archive.python:
+        found.append(("the requirements file", "install_py_dep_per_model is off"))
     return found
 
 

@@ -1,9 +1,9 @@
-"""The guard: a tiny process that ends what workers have started when the server is killed and cannot do it itself.
+"""The guard: a tiny process that tidies up after a server that is killed and cannot do it itself.
 
 A worker dies with its server by the system's own doing, but what the service in it has started does not. The guard
 holds the other end of a pipe on which the server tells which process groups there are. The pipe ends with the
-server, however that ends, and the guard then kills the groups that are left. It is a shell script because that is
-the smallest thing that can wait: one megabyte.
+server, however that ends, and the guard then kills the groups that are left, and removes the server's folder with
+the gate's socket. It is a shell script because that is the smallest thing that can wait: one megabyte.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from pathlib import Path
 
-#: Reads "+ group" and "- group"; at the end of the pipe, kills the groups that are left.
+#: Reads "+ group" and "- group"; at the end of the pipe, kills the groups that are left and removes the folder $1.
 SCRIPT = """
 trap '' INT TERM HUP
 groups=
@@ -23,16 +24,22 @@ while read -r sign group; do
     groups=$left
 done
 for one in $groups; do kill -KILL "-$one" 2>/dev/null; done
+rm -f "$1/gate.sock"
+rmdir "$1" 2>/dev/null
 """
 
 
 class Guard:
-    """Tells the guard process about the groups of the workers."""
+    """Tells the guard process about the groups of the workers.
 
-    def __init__(self) -> None:
+    Args:
+        folder: the server's, which holds the gate's socket and nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
         reading, self._writing = os.pipe()
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", SCRIPT], stdin=reading, cwd="/", env={}, start_new_session=True
+            ["/bin/sh", "-c", SCRIPT, "guard", str(folder)], stdin=reading, cwd="/", env={}, start_new_session=True
         )
         os.close(reading)
 

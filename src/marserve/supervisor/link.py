@@ -8,10 +8,20 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
-from marserve.errors import Cancelled, HandlerFault, PredictionException, RemoteProtocolError, ServeError, by_kind
+from marserve.errors import (
+    Cancelled,
+    HandlerFault,
+    LocalProtocolError,
+    PredictionException,
+    RemoteProtocolError,
+    ServeError,
+    WorkerDied,
+    by_kind,
+)
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
 from marserve.wire.protocol import SERVER, next_state
@@ -98,17 +108,16 @@ class Link:
 
     def _share(self, arena_bytes: int) -> tuple[tuple[object, list[Half]], memoryview]:
         """Make the page and the arena and send them with the welcome; the worker maps the same memory."""
-        page_fd = page.create_shared("marserve-page", page.PAGE_SIZE)
-        arena_fd = page.create_shared("marserve-arena", arena_bytes)
-        try:
+        with ExitStack() as opened:
+            page_fd = page.create_shared("marserve-page", page.PAGE_SIZE)
+            opened.callback(os.close, page_fd)
+            arena_fd = page.create_shared("marserve-arena", arena_bytes)
+            opened.callback(os.close, arena_fd)
             mapping, words = page.map_page(page_fd)
             halves = map_arena(arena_fd, arena_bytes)
             welcome = {"version": frames.WIRE_VERSION, "link": self.number, "arena_bytes": arena_bytes}
             frame = frames.encode_message(frames.WELCOME, welcome)
             send_with_descriptors(self._sock, frame, [page_fd, arena_fd])
-        finally:
-            os.close(page_fd)
-            os.close(arena_fd)
         self._ours, self._theirs = halves
         return (mapping, halves), words
 
@@ -234,7 +243,7 @@ class Link:
         answered: list[_Answered] = []
         try:
             if not data:
-                raise RemoteProtocolError("The worker closed its link.")
+                raise WorkerDied("The worker closed its link.")
             for kind, flags, count, number, body in self._reader.feed(data):
                 if kind == frames.ANSWER and self._state == "ready":
                     if flags & frames.MORE:
@@ -243,7 +252,10 @@ class Link:
                         self._on_result(number, count, body, answered)
                 else:
                     self._on_control(kind, body)
-        except ServeError as error:
+        except Exception as error:
+            if not isinstance(error, ServeError):  # the answers that came before it must not be lost with it
+                log.exception("What a worker sent could not be taken in.")
+                error = LocalProtocolError(f"What it sent could not be taken in: {error}.")
             self._hand_back(answered)
             self.close()
             self._owner.link_lost(error)
@@ -293,16 +305,24 @@ class Link:
 
     def _hand_piece(self, job: Job, answer: frames.AnswerIn, piece: bytes) -> None:
         """Send a piece to the client; one that does not read is cut off before it fills the memory."""
-        if not job.has_begun:
-            job.has_begun = True
-            job.status = answer.status
-            job.reply.start(answer.status, answer.phrase, _headers(answer))
-        job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
+        try:
+            if not job.has_begun:
+                job.status = answer.status
+                job.reply.start(answer.status, answer.phrase, _headers(answer))
+                job.has_begun = True
+            job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
+        except Exception as error:  # e.g. a status that HTTP does not have
+            log.exception("A piece of the answer of %r could not be sent.", job)
+            self._end(job, HandlerFault(f"A piece of the service's answer cannot be sent: {error}"))
         if job.unread > MOST_UNREAD:
-            job.state = JobState.ANSWERED
-            job.done = time.monotonic()
-            job.fail(Cancelled(f"The client left {job.unread} bytes of its answer unread."))
-            self._owner.job_ended(job)
+            self._end(job, Cancelled(f"The client left {job.unread} bytes of its answer unread."))
+
+    def _end(self, job: Job, error: ServeError) -> None:
+        """End a job whose batch still runs; what still comes for it is dropped."""
+        job.state = JobState.ANSWERED
+        job.done = time.monotonic()
+        job.fail(error)
+        self._owner.job_ended(job)
 
     def _body(self, answer: frames.AnswerIn) -> bytes:
         """Return the body of an answer, copied out of the arena when it is there."""

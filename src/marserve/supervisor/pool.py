@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ log = logging.getLogger("marserve.pool")
 LOAD_TRIES = 3
 #: Times that a job is given to a worker before it is answered with an error.
 MOST_ATTEMPTS = 4
+#: Why a process could not be started although the next try may work: descriptors, memory or processes had run out.
+SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ class Pool:
             worker.start(self._starter, self._gate, self.settings.environment, self.settings.python)
         except OSError as error:
             self.workers.remove(worker)
-            self._fail(LoadError(f"No worker process for {self.name} could be started: {error}."))
+            self._not_started(error)
             return
         self._observer.worker_changed(worker)
         self.jobs.keep_looking()
@@ -362,7 +365,7 @@ class Pool:
 
     def _plan_restart(self, worker: Worker, reason: str) -> None:
         now = time.monotonic()
-        if not worker.ready_at:
+        if not (worker.ready_at or worker.was_blameless):
             self._load_deaths += 1
             if self._load_deaths >= LOAD_TRIES:
                 lines = "\n".join(worker.autopsy.log) if worker.autopsy else ""
@@ -371,7 +374,20 @@ class Pool:
         wait = self._row.next_wait(now, now - worker.ready_at if worker.ready_at else 0.0)
         if wait is None:
             self._fail(LoadError(f"{reason} Workers of {self.name} kept dying; there is no further try."))
-            return
+        else:
+            self._restart_in(wait)
+
+    def _not_started(self, error: OSError) -> None:
+        """Try again where the machine has run out of something that may come back; else end the tries."""
+        wait = self._row.next_wait(time.monotonic(), 0.0) if error.errno in SHORT_OF else None
+        told = f"No worker process for {self.name} could be started: {error}."
+        if wait is None:
+            self._fail(LoadError(told))
+        else:
+            log.error("%s", told)
+            self._restart_in(wait)
+
+    def _restart_in(self, wait: float) -> None:
         self.restart_count += 1
         log.info("A new worker for %s starts in %g s.", self.name, wait)
         handle: asyncio.TimerHandle

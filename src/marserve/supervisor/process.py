@@ -21,6 +21,9 @@ from marserve.supervisor.guard import Guard
 KEPT_LINES = 50
 #: Longest line that is passed on whole, bytes; a longer one is cut there and goes on as the next.
 LONGEST_LINE = 64 * 1024
+#: Bytes of a log that are passed on in one turn of the loop: writing a line out costs about ten microseconds, and a
+#: worker that floods its log must keep no request waiting. What it cannot write meanwhile holds it up, nobody else.
+READ_AT_ONCE = 2048
 #: What a worker runs. ``-c`` and a working directory without files keep every script of the archive off the
 #: path until the loader puts the archive there.
 ENTRY = "from marserve.worker.main import main; main()"
@@ -173,7 +176,8 @@ class Spawned:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
         self._guard.forget(self.pid)
-        self._read()
+        # What a pipe holds, and no more: somebody whom the worker has left behind may go on writing for ever.
+        self._read(LONGEST_LINE)
         self._loop.remove_reader(self._output)
         assert self._popen.stdout is not None
         self._popen.stdout.close()
@@ -183,23 +187,22 @@ class Spawned:
         self.exit = Exit(code, None) if code >= 0 else Exit(None, -code)
         self._on_exit(self, self.exit)
 
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._output, LONGEST_LINE)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._loop.remove_reader(self._output)
-                return
-            *whole, self._rest = (self._rest + data).split(b"\n")
-            for line in whole:
-                self._tell(line)
-            if len(self._rest) > LONGEST_LINE:
-                self._tell(self._rest)
-                self._rest = b""
+    def _read(self, most: int = READ_AT_ONCE) -> None:
+        try:
+            data = os.read(self._output, most)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._output)
+            return
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._tell(line)
+        if len(self._rest) > LONGEST_LINE:
+            self._tell(self._rest)
+            self._rest = b""
 
     def _tell(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip("\r")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from marserve.batching.job import Job
-from marserve.errors import LoadError, OutOfMemory, ServeError, by_kind
+from marserve.errors import LoadError, OutOfMemory, ProtocolError, ServeError, WorkerDied, by_kind
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import WorkerState, check_move
 from marserve.supervisor.link import Link
@@ -79,6 +79,8 @@ class Worker:
         self.state = WorkerState.STARTING
         self.link: Link | None = None
         self.ready_at = 0.0
+        #: whether it ended before it could load for a reason of ours: that says nothing about its service
+        self.was_blameless = False
         self.hello: dict[str, object] = {}
         self.autopsy: Autopsy | None = None
         self._process: Process | None = None
@@ -113,7 +115,11 @@ class Worker:
         self._gate = gate
         gate.expect(self._token, self._hello)
         launch = Launch(self.name, gate.path, self._token, environment, python)
-        self._process = starter.start(launch, self._exited)
+        try:
+            self._process = starter.start(launch, self._exited)
+        except OSError:
+            gate.forget(self._token)
+            raise
 
     def _hello(self, sock: socket.socket, hello: dict[str, object]) -> None:
         self.hello = hello
@@ -125,6 +131,7 @@ class Worker:
             self.link = Link(sock, self.number, self, self._arena_bytes)
         except OSError as error:  # no descriptors or no memory left for the page and the arena
             sock.close()
+            self.was_blameless = True
             self.kill(LoadError(f"The link to {self.name} could not be set up: {error}."))
             return
         self.link.load(self._load)
@@ -158,7 +165,9 @@ class Worker:
     def link_lost(self, error: ServeError) -> None:
         """See ``LinkOwner``. The process has ended, or can be of no use: its exit tells the rest."""
         log.debug("The link to %s is lost: %s", self.name, error)
-        if self._process is not None:
+        if isinstance(error, ProtocolError):  # its exit would tell nothing of this
+            self.kill(WorkerDied(f"The worker broke the rules of the wire: {error.message}"))
+        elif self._process is not None:
             patience = LAST_SECONDS if self.state is WorkerState.STOPPING else 1.0
             asyncio.get_running_loop().call_later(patience, self._process.kill, True)
 
@@ -212,6 +221,8 @@ class Worker:
         self.autopsy = Autopsy(self._reason(how, step if suspects else ""), how, ids, tuple(process.lines))
         self.state = check_move(self.state, WorkerState.GONE if wanted else WorkerState.DIED)
         self._owner.worker_ended(self, suspects, innocents)
+        # Worker and link hold each other: the page and the arena would stay until the garbage collector comes by.
+        self.link = None
 
     def _reason(self, how: Exit, step: str) -> str:
         if self._sentence is not None:

@@ -6,6 +6,7 @@ import logging
 import re
 import uuid
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from time import monotonic
 
 from starlette.requests import ClientDisconnect, Request
@@ -13,15 +14,18 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 import marserve
+from marserve.doors.auth import API, INFERENCE, MANAGEMENT, Keys
 from marserve.doors.http.cors import is_preflight
 from marserve.doors.http.dialects import Dialect
 from marserve.doors.http.health import HealthDoor
 from marserve.doors.http.lane import ASGIApp, Message, Receive, Send
 from marserve.doors.http.management import ManagementDoor
 from marserve.doors.http.metrics import MetricsDoor
+from marserve.doors.http.open_inference import OpenInferenceDoor
 from marserve.doors.http.openapi import document, for_model, model_paths, prediction_paths
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
+from marserve.doors.http.tokens import TokenDoor
 from marserve.errors import MethodNotAllowed, RouteNotFound, ServeError
 from marserve.metrics.collector import Collector
 from marserve.models.registry import Registry
@@ -55,6 +59,7 @@ class Front:
     Args:
         endpoints: the routes; those without an ``answer`` are left to the fast lane.
         cors: headers of every answer, see ``cors.cors_pairs``.
+        keys: what the endpoints that ask for a key compare with.
     """
 
     def __init__(
@@ -63,7 +68,12 @@ class Front:
         replies: Replies,
         observer: Observer,
         cors: Collection[tuple[bytes, bytes]] = (),
+        keys: Keys | None = None,
     ) -> None:
+        endpoints = tuple(endpoints)
+        self._keys = keys
+        # A key for the API alone opens nothing but the renewal.
+        self._kinds = {endpoint.key for endpoint in endpoints} - {"", API}
         self._replies = replies
         self._observer = observer
         self._standing = [*_pairs(replies.dialect.standing_headers), *cors]
@@ -89,9 +99,9 @@ class Front:
         try:
             await response(scope, receive, send)
         finally:
-            host = request.client.host if request.client is not None else ""
+            client = tuple(request.client or ())
             seconds = monotonic() - began
-            self._observer.request_answered(host, request.method, _target(scope), response.status_code, seconds)
+            self._observer.request_answered(client, request.method, _target(scope), response.status_code, seconds)
 
     async def _answer(self, request: Request, request_id: str) -> Response:
         try:
@@ -114,18 +124,35 @@ class Front:
             if found is not None:
                 request.scope["path_params"] = found.groupdict()
                 return await self._call(request, path, methods)
+        self._check(request, self._kinds)
         raise RouteNotFound(f"There is no {path} at this address.", "OPTIONS / describes what there is.")
 
     async def _call(self, request: Request, path: str, methods: dict[str, Endpoint]) -> Response:
-        method = "GET" if request.method == "HEAD" and "HEAD" not in methods else request.method
+        is_head = request.method == "HEAD" and self._replies.is_native  # the old servers take it for no GET
+        method = "GET" if is_head else request.method
         endpoint = methods.get(method) or methods.get(ANY_METHOD)
         if endpoint is not None and endpoint.answer is not None:
+            if endpoint.key:
+                self._check(request, {endpoint.key})
+            request.state.is_trusted = bool(endpoint.key) or self._is_admitted(request, self._kinds)
             return await endpoint.answer(request)
+        self._check(request, self._kinds)
         allowed = ", ".join(sorted(methods))
         response = self._replies.error(MethodNotAllowed(f"{path} does not take {request.method}, but {allowed}."))
         if self._replies.is_native:
             response.raw_headers.append((b"allow", allowed.encode()))
         return response
+
+    def _is_admitted(self, request: Request, kinds: Collection[str]) -> bool:
+        """Tell whether a request carries a key of one of the kinds; none of them is what everybody carries."""
+        if self._keys is None or not kinds:
+            return True
+        authorization = _authorization(request)
+        return any(self._keys.fits(kind, authorization) for kind in kinds)
+
+    def _check(self, request: Request, kinds: Collection[str]) -> None:
+        if self._keys is not None and not self._is_admitted(request, kinds):
+            raise self._keys.refusal(kinds, _authorization(request))
 
 
 class Descriptions:
@@ -135,20 +162,20 @@ class Descriptions:
         self._described = tuple(described)
         self._registry = registry
         self._replies = replies
-        self._has_predictions = LANES[0] in self._described
+        self._has_predictions = LANES[0].path in {endpoint.path for endpoint in self._described}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the routes."""
         summary = "Describes this address, as OpenAPI."
         any_or_get = "GET" if self._replies.is_native else ANY_METHOD
         index = (Endpoint("GET", "/", self.index, "Lists the routes."),) if self._replies.is_native else ()
-        here = {endpoint.path for endpoint in self._described}
+        here = {endpoint.path: endpoint.key for endpoint in self._described}
         return (
             *index,
             Endpoint("OPTIONS", "/", self.whole, summary),
             Endpoint(any_or_get, "/api-description", self.whole, summary),
             *(
-                Endpoint("OPTIONS", path, self.one, "Describes one model, as OpenAPI.")
+                Endpoint("OPTIONS", path, self.one, "Describes one model, as OpenAPI.", key=here[path])
                 for path in OF_MODELS
                 if path in here
             ),
@@ -163,8 +190,9 @@ class Descriptions:
         return self._replies.json({"name": "marserve", "version": marserve.__version__, "routes": routes})
 
     async def whole(self, request: Request) -> Response:
-        """Answer with the description of this address."""
-        versions = prediction_paths(self._registry) if self._has_predictions else []
+        """Answer with the description of this address; it names the models to those alone who may ask them."""
+        is_told = self._has_predictions and request.state.is_trusted
+        versions = prediction_paths(self._registry) if is_told else []
         return self._replies.json(document(self._replies.dialect, (*self.endpoints(), *self._described), versions))
 
     async def one(self, request: Request) -> Response:
@@ -186,6 +214,9 @@ def build_app(
     observer: Observer,
     dialect: Dialect,
     cors: Collection[tuple[bytes, bytes]] = (),
+    keys: Keys | None = None,
+    is_locked: bool = False,
+    has_open_inference: bool = False,
 ) -> ASGIApp:
     """Return the application of a listener: all its routes but those of the fast lane.
 
@@ -193,17 +224,35 @@ def build_app(
         doors: which of ``inference``, ``management`` and ``metrics`` share its address.
         collector: what the metrics door tells; often the observer too.
         cors: see ``cors.cors_pairs``.
+        keys: the server's; None when no address asks for one.
+        is_locked: whether this one does.
+        has_open_inference: see ``open_inference``.
     """
     replies, registry = Replies(dialect), management.registry
     endpoints: list[Endpoint] = []
     if "inference" in doors:
-        endpoints += (*HealthDoor(inference, registry, replies).endpoints(), *LANES)
+        ping = HealthDoor(inference, registry, replies).endpoints()
+        endpoints += _keyed("" if dialect.has_open_ping else INFERENCE, ping, is_locked)
+        endpoints += _keyed(INFERENCE, LANES, is_locked)
+        if has_open_inference:
+            endpoints += _keyed(INFERENCE, OpenInferenceDoor(replies).endpoints(), is_locked)
     if "management" in doors:
-        endpoints += ManagementDoor(management, replies).endpoints()
+        endpoints += _keyed(MANAGEMENT, ManagementDoor(management, inference, replies).endpoints(), is_locked)
+        if keys is not None:
+            endpoints += _keyed(API, TokenDoor(keys, replies).endpoints(), True)
     if "metrics" in doors:
         endpoints += MetricsDoor(collector, registry).endpoints()
     endpoints += Descriptions(endpoints, registry, replies).endpoints()
-    return Front(endpoints, replies, observer, cors)
+    return Front(endpoints, replies, observer, cors, keys)
+
+
+def _keyed(kind: str, endpoints: Iterable[Endpoint], is_locked: bool) -> list[Endpoint]:
+    """Return endpoints that ask for a key, where the address asks for keys at all."""
+    return [replace(endpoint, key=kind if is_locked else "") for endpoint in endpoints]
+
+
+def _authorization(request: Request) -> bytes:
+    return request.headers.get("authorization", "").encode("latin-1")
 
 
 def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:

@@ -32,7 +32,7 @@ class HttpApplication:
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         """See ``Application``."""
-        told = self._dialect.error_body(_KINDS.get(status, ServeError)(message, ""))
+        told = self._dialect.error_body(_KINDS.get(status, ServeError)(message))
         if told.status == status:
             pairs = list(zip(told.headers[::2], told.headers[1::2], strict=True))
             return self._dialect.standing_headers + render_headers(pairs), told.body

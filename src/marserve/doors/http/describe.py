@@ -27,8 +27,8 @@ _WITHOUT_FEATURES: dict[str, object] = {
     "stateful": False,
     "sequenceMaxIdleMSec": 0,
     "sequenceTimeoutMSec": 0,
-    "maxNumSequence": 1,
-    "maxSequenceJobQueueSize": 1,
+    "maxNumSequence": 0,
+    "maxSequenceJobQueueSize": 0,
 }
 
 

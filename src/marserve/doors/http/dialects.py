@@ -4,7 +4,9 @@ Sources: TorchServe 0.12 and Multi Model Server 1.1 as their clients see them: b
 headers. Everything that does not depend on one request is made once, when this module is loaded.
 
 An error may carry ``model`` and ``version`` (texts; "" for none), set by ``errors.about``; a ``HandlerFault`` may
-carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``). An error without them is told in its own words.
+carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``), and so may a ``NotAuthorized`` (``wrong_kind``,
+``renewal``, ``renewal_wrong_kind``) and what management refuses (``describe``, ``set_default``, ``negative``,
+``nameless``). An error without them is told in its own words.
 """
 
 import json
@@ -56,6 +58,12 @@ class Ping(NamedTuple):
     text: str
 
 
+class AsItIs(NamedTuple):
+    """A part of a JSON answer that is somebody else's: its nulls stay."""
+
+    value: object
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One dialect.
@@ -72,6 +80,10 @@ class Dialect:
         texts: what management answers as its status, by event; they name model, version and workers.
         ping: by state of the server: starting, healthy, partial (some worker is missing), unhealthy.
         error_members: what an error's JSON object holds, in order.
+        has_open_ping: whether ``/ping`` answers without a key, where keys are asked for.
+        has_old_paths: whether the paths of KServe, SageMaker and the first releases are served, and a description
+            in the service's own words.
+        runtimes: what a registration may name as the runtime; () for everything.
     """
 
     name: str
@@ -85,6 +97,9 @@ class Dialect:
     describes_list: bool = True
     registers_synchronously: bool = True
     error_members: tuple[str, ...] = ("code", "type", "message")
+    has_open_ping: bool = False
+    has_old_paths: bool = False
+    runtimes: tuple[str, ...] = ()
 
     def json_body(self, value: object) -> bytes:
         """Return a management answer as JSON: members that are None left out, a newline at the end."""
@@ -141,11 +156,14 @@ def _message(row: ErrorRow, error: ServeError) -> str:
     if not row.text or ("{model}" in row.text and not model):
         return error.message
     # "null" is what the old servers, written in Java, print for a version that nobody named.
-    with_version = f" Version {version}" if version else ""
+    # So is the quotation mark that nothing opens.
+    with_version = f' Version {version}"' if version else ""
     return row.text.format(model=model, version=version or "null", with_version=with_version)
 
 
 def _without_none(value: object) -> object:
+    if isinstance(value, AsItIs):
+        return value.value
     if isinstance(value, Mapping):
         return {key: _without_none(member) for key, member in value.items() if member is not None}
     if isinstance(value, list | tuple):
@@ -174,6 +192,7 @@ _NATIVE_STATUSES: dict[str, ErrorRow] = {
         "OutOfMemory": 507,
         "ArchiveError": 400,
         "DownloadError": 400,
+        "EnvironmentFault": 400,
         "ManifestError": 400,
         "SignatureError": 400,
         "UnsafeArchive": 400,
@@ -204,6 +223,9 @@ NATIVE = Dialect(
     errors={
         **_NATIVE_STATUSES,
         "NotAuthorized": ErrorRow(401, "NotAuthorized", headers=(b"www-authenticate", b"Bearer")),
+        "NotAuthorized.wrong_kind": ErrorRow(403, "NotAuthorized"),
+        "NotAuthorized.renewal_wrong_kind": ErrorRow(403, "NotAuthorized"),
+        "ArchiveExists": ErrorRow(409, "Conflict"),
         "QueueFull": ErrorRow(503, "QueueFull", headers=_RETRY),
         "NoWorker": ErrorRow(503, "NoWorker", headers=_RETRY),
         "ShuttingDown": ErrorRow(503, "ShuttingDown", headers=_RETRY),
@@ -217,6 +239,7 @@ NATIVE = Dialect(
     },
     prediction_phrase=b"OK",
     error_members=("code", "type", "message", "hint"),
+    has_open_ping=True,
 )
 
 # --- the old servers -----------------------------------------------------------------------------------
@@ -227,6 +250,8 @@ _NO_WORKER = (
     "maxSequenceJobQueueSize"
 )
 _UNAUTHORIZED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+#: "Authen-" where keys are renewed, "Author-" everywhere else.
+_NOT_RENEWED = "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
 _INTERNAL = "InternalServerException"
 _UNAVAILABLE = "ServiceUnavailableException"
 
@@ -234,6 +259,8 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "BadRequest": ErrorRow(400, "BadRequestException"),
     "InvalidData": ErrorRow(400, "BadRequestException"),
     "NotAuthorized": ErrorRow(400, "InvalidKeyException", _UNAUTHORIZED),
+    "NotAuthorized.renewal": ErrorRow(400, "InvalidKeyException", _NOT_RENEWED),
+    "NotAuthorized.renewal_wrong_kind": ErrorRow(400, "InvalidKeyException", _NOT_RENEWED),
     "Forbidden": ErrorRow(403, "InvalidModelVersionException", "Cannot remove default version for model {model}"),
     "RouteNotFound": ErrorRow(
         404,
@@ -252,6 +279,7 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "Conflict": ErrorRow(
         409, "ConflictStatusException", "Model version {version} is already registered for model {model}"
     ),
+    "ArchiveExists": ErrorRow(409, "ConflictStatusException"),
     "TooLarge": ErrorRow(413, "", has_body=False),
     "QueueFull": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
     "NoWorker": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
@@ -261,6 +289,9 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "OutOfMemory": ErrorRow(507, _INTERNAL, "Out of resources"),
     "ArchiveError": ErrorRow(400, "InvalidModelException"),
     "DownloadError": ErrorRow(400, "DownloadArchiveException"),
+    "EnvironmentFault": ErrorRow(
+        400, "InvalidModelException", "Custom pip package installation failed for model {model}"
+    ),
     "ManifestError": ErrorRow(400, "InvalidModelException"),
     "SignatureError": ErrorRow(400, "InvalidModelException"),
     "UnsafeArchive": ErrorRow(400, "InvalidModelException"),
@@ -277,9 +308,23 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "Internal": ErrorRow(500, _INTERNAL),
 }
 
+_NO_DESCRIBER = (
+    'Model "{model}"{with_version} has no worker to serve describe request. '
+    "Please use scale workers API to add workers."
+)
+
 TORCHSERVE = Dialect(
     name="torchserve",
-    errors=_TORCHSERVE_ERRORS,
+    errors={
+        **_TORCHSERVE_ERRORS,
+        "ArchiveExists": ErrorRow(500, _INTERNAL),
+        "BadRequest.nameless": ErrorRow(400, "InvalidModelException", "Model name is not defined."),
+        "BadRequest.negative": ErrorRow(500, "IndexOutOfBoundsException", "Index -1 out of bounds for length 0"),
+        "NoWorker.describe": ErrorRow(503, _UNAVAILABLE, _NO_DESCRIBER),
+        "VersionNotFound.set_default": ErrorRow(
+            404, "ModelVersionNotFoundException", "Model version {version} does not exist for model {model}"
+        ),
+    },
     texts=_TORCHSERVE_TEXTS,
     ping={
         "starting": Ping(500, "Unhealthy"),
@@ -290,6 +335,8 @@ TORCHSERVE = Dialect(
     standing_headers=_NO_CACHE,
     json_indent=2,
     closes_on_error=True,
+    has_old_paths=True,
+    runtimes=("python", "python3", "LSP"),
 )
 
 _MMS_NO_WORKER = "No worker is available to serve request for model: {model}. Consider increasing job queue size."

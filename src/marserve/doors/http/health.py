@@ -32,7 +32,8 @@ class HealthDoor:
         health = self._plane.health()
         ping = self._replies.dialect.ping[self._state(health)]
         told: dict[str, object] = {"status": ping.text}
-        if self._replies.is_native and health.reasons:
+        # Without a key the reasons, which name models and their faults, stay here: a probe needs the status alone.
+        if self._replies.is_native and health.reasons and request.state.is_trusted:
             told["reasons"] = health.reasons
         return self._replies.json(told, ping.status)
 

@@ -7,11 +7,18 @@ from time import monotonic
 from urllib.parse import parse_qsl, unquote
 
 from marserve.batching.job import Job, JobKind
+from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
 from marserve.errors import BadRequest, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
+
+#: What KServe's paths end with. Source: its protocols V1 and V2, as TorchServe 0.12 serves them.
+_VERBS = {"predict": JobKind.PREDICT, "explain": JobKind.EXPLAIN}
+_V2_VERBS = {"infer": JobKind.PREDICT, "explain": JobKind.EXPLAIN}
+#: First segments of other routes, which no path of the form ``/{model}/predict`` may take away.
+_NO_MODELS = ("predictions", "explanations", "models", "ping", "api-description", "metrics", "token")
 
 #: Most raw URLs whose lane is remembered; a client that varies them endlessly only empties the table.
 MOST_LANES = 4096
@@ -71,19 +78,33 @@ class Prediction:
 class PredictionLane:
     """All requests of one method and raw URL that ask for a prediction; implements ``Lane``."""
 
-    __slots__ = ("_kind", "_model", "_prefix", "_version", "door", "max_body")
+    __slots__ = ("_inputs", "_kind", "_model", "_prefix", "_version", "door", "max_body")
 
-    def __init__(self, door: InferenceDoor, kind: JobKind, model: str, version: str | None, tail: str) -> None:
+    def __init__(
+        self, door: InferenceDoor, kind: JobKind, model: str, version: str | None, tail: str = "", query: str = ""
+    ) -> None:
         self.door = door
         self.max_body = door.max_body
         self._kind = kind
         self._model = model
         self._version = version
         self._prefix = b"\n".join((b"", tail.encode("latin-1", "replace"), b""))
+        # Inputs of the query; the body's come after them, because of two that share a name the last one counts.
+        self._inputs = tuple(
+            (name.encode(), b"", value.encode()) for name, value in parse_qsl(query, keep_blank_values=True)
+        )
 
     def admit(self, exchange: Exchange) -> bool:
-        """See ``Lane``."""
-        return True
+        """See ``Lane``; refused is who lacks the key, where one is asked for."""
+        keys = self.door.keys
+        if keys is None:
+            return True
+        authorization = authorization_in(exchange.headers)
+        if keys.fits(INFERENCE, authorization):
+            return True
+        error = keys.refusal((INFERENCE,), authorization)
+        self.door.refused(exchange, Prediction(exchange, self).fail(error), error)
+        return False
 
     def accept(self, exchange: Exchange) -> None:
         """See ``Lane``."""
@@ -97,14 +118,14 @@ class PredictionLane:
                 self._version,
                 self._kind,
                 b"\n".join((self._prefix, *exchange.headers)),
-                ((b"body", content_type, body),),
+                (*self._inputs, (b"body", content_type, body)),
                 exchange.size,
                 reply,
                 exchange.arrived,
             )
             job.target = exchange.target
             job.method = exchange.method
-            job.client = _host(exchange)
+            job.client = exchange.client
             self.door.plane.start(job)
         except ServeError as error:
             self.door.refused(exchange, reply.fail(error), error)
@@ -126,7 +147,7 @@ class InvocationsLane(PredictionLane):
     __slots__ = ("_query_model",)
 
     def __init__(self, door: InferenceDoor, query: str) -> None:
-        super().__init__(door, JobKind.PREDICT, "", None, "")
+        super().__init__(door, JobKind.PREDICT, "", None, query=query if door.dialect.has_old_paths else "")
         self._query_model = dict(parse_qsl(query)).get("model_name", "")
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
@@ -156,22 +177,23 @@ def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
     return ""
 
 
-def _host(exchange: Exchange) -> str:
-    """Return who asked, as the access log shows it."""
-    client = exchange.client
-    return client if isinstance(client, str) else str(client[0])
-
-
 class InferenceDoor:
-    """Finds the lane of a request; holds what the lanes share."""
+    """Finds the lane of a request; holds what the lanes share. ``keys`` is None where nobody is asked for one."""
 
     def __init__(
-        self, plane: InferencePlane, dialect: Dialect, observer: Observer, max_body: int, standing: bytes
+        self,
+        plane: InferencePlane,
+        dialect: Dialect,
+        observer: Observer,
+        max_body: int,
+        standing: bytes,
+        keys: Keys | None = None,
     ) -> None:
         self.plane = plane
         self.dialect = dialect
         self.max_body = max_body
         self.standing = standing
+        self.keys = keys
         self.id_prefix = plane.id_prefix.encode()
         self._phrases = bool(dialect.prediction_phrase)
         self._observer = observer
@@ -191,7 +213,32 @@ class InferenceDoor:
 
     def _find(self, target: bytes) -> PredictionLane | None:
         path, _, query = target.decode("latin-1").partition("?")
-        match [unquote(segment) for segment in path.strip("/").split("/")]:
+        segments = [unquote(segment) for segment in path.strip("/").split("/")]
+        if self.dialect.has_old_paths:
+            # TorchServe forgives slashes at the end alone.
+            return (
+                None if path.startswith("//") else self._find_old(segments, query) or self._find_new(segments, query)
+            )
+        return self._find_new(segments, query)
+
+    def _find_old(self, segments: list[str], query: str) -> PredictionLane | None:
+        """Return the lane of a path that only the old server has."""
+        match segments:
+            case ["v1", "models", named] if named.rpartition(":")[2] in _VERBS:
+                model, _, verb = named.rpartition(":")
+                return PredictionLane(self, _VERBS[verb], model, None)
+            case ["v2", "models", model, verb] if verb in _V2_VERBS:
+                return PredictionLane(self, _V2_VERBS[verb], model, None)
+            case ["models", model, "invoke"]:
+                return PredictionLane(self, JobKind.PREDICT, model, None, query=query)
+            case [model, "predict"] if model not in _NO_MODELS:
+                return PredictionLane(self, JobKind.PREDICT, model, None, query=query)
+            case [model, version, "predict"] if model not in _NO_MODELS:
+                return PredictionLane(self, JobKind.PREDICT, model, version, query=query)
+        return None
+
+    def _find_new(self, segments: list[str], query: str) -> PredictionLane | None:
+        match segments:
             case ["predictions" | "explanations" as what, model, *rest]:
                 kind = JobKind.PREDICT if what == "predictions" else JobKind.EXPLAIN
                 return PredictionLane(self, kind, model, rest[0] if rest else None, "/".join(rest[1:]))
@@ -211,4 +258,4 @@ class InferenceDoor:
         """Tell the observer about a request that never became a job."""
         seconds = monotonic() - exchange.arrived
         method, target = exchange.method.decode(), exchange.target.decode("latin-1")
-        self._observer.request_answered(_host(exchange), method, target, status, seconds, error)
+        self._observer.request_answered(exchange.client, method, target, status, seconds, error)

@@ -115,7 +115,7 @@ class Intake(asyncio.Protocol):
         self._odd = False  # the headers need more than the fast lane looks at
         self._parked: Exchange | None = None  # its parser stops at an upgrade that we do not follow
         self._resumed: Exchange | None = None  # its body is about to come through a new parser
-        self._touched = False  # a request line was seen since the flag was cleared
+        self._touched = False  # a request began or ended since the flag was cleared
         self._carried = 0  # bytes of incomplete headers, or of a chunked message
 
         # Input that waits, unparsed.
@@ -389,6 +389,7 @@ class Intake(asyncio.Protocol):
         if exchange is None:
             return
         self._reading = None
+        self._touched = True  # what ended here is no beginning of a next head
         if exchange.close_after:
             self._seal()
         if exchange.state < DONE:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from marserve.doors.http.customized import customized
 from marserve.doors.http.describe import describe
 from marserve.doors.http.parameters import (
     COUNT,
@@ -26,8 +27,9 @@ from marserve.doors.http.parameters import (
 )
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import Endpoint
-from marserve.errors import BadRequest, ModelNotFound
+from marserve.errors import BadRequest, ModelNotFound, VersionNotFound
 from marserve.models.model import ModelVersion
+from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane, Registration
 
 URL = Parameter("url", TEXT, "Archive: its name in the model store, or a URL.", is_required=True)
@@ -61,6 +63,7 @@ MIN_WORKER = Parameter("min_worker", INTEGER, "Workers to have.", "1")
 MAX_WORKER = Parameter("max_worker", INTEGER, "Most workers; may not be less.", "min_worker")
 SYNCHRONOUS = Parameter("synchronous", FLAG, "Whether to answer once the workers are ready, or gone.", "false")
 MODEL_VERSION = Parameter("model_version", TEXT, "Version, where the path names none.", "the default version")
+CUSTOMIZED = Parameter("customized", FLAG, "Whether the service adds a description of its own.", "false")
 LIMIT = Parameter("limit", PAGE, "Most models of one page.", "100")
 NEXT_PAGE_TOKEN = Parameter("next_page_token", COUNT, "nextPageToken of the page before.", "0")
 
@@ -78,6 +81,7 @@ REGISTER: tuple[Parameter[object], ...] = (
 )
 SCALE: tuple[Parameter[object], ...] = (MIN_WORKER, MAX_WORKER, SYNCHRONOUS, MODEL_VERSION)
 LIST: tuple[Parameter[object], ...] = (LIMIT, NEXT_PAGE_TOKEN)
+DESCRIBE: tuple[Parameter[object], ...] = (CUSTOMIZED,)
 
 #: In place of a version: all of them.
 ALL_VERSIONS = "all"
@@ -86,8 +90,9 @@ ALL_VERSIONS = "all"
 class ManagementDoor:
     """Answers ``/models`` and what is under it."""
 
-    def __init__(self, plane: ManagementPlane, replies: Replies) -> None:
+    def __init__(self, plane: ManagementPlane, inference: InferencePlane, replies: Replies) -> None:
         self._plane = plane
+        self._inference = inference
         self._replies = replies
         self._dialect = replies.dialect
 
@@ -96,16 +101,28 @@ class ManagementDoor:
         one, version = "/models/{model}", "/models/{model}/{version}"
         scaled = (202, "The workers are being started or stopped.")
         scale, tell = "Sets the number of workers.", "Describes a model."
+        asked = DESCRIBE if self._dialect.has_old_paths else ()
         return (
             Endpoint("GET", "/models", self.list_models, "Lists the models, a page at a time.", LIST),
             Endpoint("POST", "/models", self.register, "Registers a model.", REGISTER, True),
-            Endpoint("GET", one, self.describe, f"{tell[:-1]}: its default version."),
+            Endpoint("GET", one, self.describe, f"{tell[:-1]}: its default version.", asked),
             Endpoint("PUT", one, self.scale, scale, SCALE, outcome=scaled),
             Endpoint("DELETE", one, self.unregister, "Unregisters a model."),
-            Endpoint("GET", version, self.describe, f'{tell[:-1]}: one version, or "{ALL_VERSIONS}".'),
+            Endpoint("GET", version, self.describe, f'{tell[:-1]}: one version, or "{ALL_VERSIONS}".', asked),
             Endpoint("PUT", version, self.scale, scale, SCALE, outcome=scaled),
             Endpoint("DELETE", version, self.unregister, "Unregisters a version."),
             Endpoint("PUT", f"{version}/set-default", self.set_default, "Makes a version the default one."),
+            *self._old_endpoints(),
+        )
+
+    def _old_endpoints(self) -> tuple[Endpoint, ...]:
+        if not self._dialect.has_old_paths:
+            return ()
+        # To GET, TorchServe does not look at what follows the version.
+        followed = "/models/{model}/{version}/set-default"
+        return (
+            Endpoint("GET", followed, self.describe, "Describes one version."),
+            Endpoint("GET", "/v1/models/{model}", self.is_ready, "Tells whether a model can answer, as KServe asks."),
         )
 
     async def _given(self, request: Request, known: Sequence[Parameter[object]], takes_body: bool = False) -> Given:
@@ -125,18 +142,20 @@ class ManagementDoor:
         event = "registered" if workers else "registered_idle"
         return self._replies.status(event, model=version.name, version=version.version, workers=workers)
 
-    @staticmethod
-    def _registration(given: Given) -> Registration:
+    def _registration(self, given: Given) -> Registration:
         location = given[URL]
         if location is None:
             raise BadRequest("Parameter url is required.", "Name an archive of the model store, or a URL.")
         if not location:
             raise ModelNotFound("empty url", "Name an archive of the model store, or a URL.")
+        runtime, runtimes = given[RUNTIME], self._dialect.runtimes
+        if runtime is not None and runtimes and runtime not in runtimes:
+            raise BadRequest(f"Invalid RuntimeType value: {runtime}", f"It must be one of {', '.join(runtimes)}.")
         return Registration(
             location,
             model_name=given[MODEL_NAME] or None,
             handler=given[HANDLER] or None,
-            runtime=given[RUNTIME] or None,
+            runtime=runtime or None,
             batch_size=given[BATCH_SIZE],
             max_batch_delay=given[MAX_BATCH_DELAY],
             initial_workers=given[INITIAL_WORKERS],
@@ -160,10 +179,18 @@ class ManagementDoor:
 
     async def describe(self, request: Request) -> Response:
         """Describe the default version, one version, or all of them."""
-        await self._given(request, ())
+        given = await self._given(request, DESCRIBE if self._dialect.has_old_paths else ())
         name, version = request.path_params["model"], request.path_params.get("version")
         versions = self._plane.describe(name, version)
-        return self._replies.json(await describe(versions, self._dialect))
+        entries = await describe(versions, self._dialect)
+        if given[CUSTOMIZED] and version != ALL_VERSIONS and isinstance(entries, list):
+            entries[0]["customizedMetadata"] = await customized(self._inference, name, version)
+        return self._replies.json(entries)
+
+    async def is_ready(self, request: Request) -> Response:
+        """Tell whether a model's default version has a worker that can answer."""
+        name = request.path_params["model"]
+        return self._replies.json({"name": name, "ready": self._plane.registry.find(name, None).pool.ready_count > 0})
 
     async def list_models(self, request: Request) -> Response:
         """List the models by name, a page at a time."""
@@ -189,7 +216,11 @@ class ManagementDoor:
         """Make a version the one that requests without a version get."""
         await self._given(request, ())
         name, version = request.path_params["model"], request.path_params["version"]
-        self._plane.set_default(name, version)
+        try:
+            self._plane.set_default(name, version)
+        except VersionNotFound as error:
+            error.fault = "set_default"
+            raise
         return self._replies.status("default_set", model=name, version=version)
 
     async def unregister(self, request: Request) -> Response:

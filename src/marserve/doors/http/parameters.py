@@ -92,7 +92,8 @@ SIZE: Kind[int] = Kind(_at_least(1), "a whole number from 1 on", {"type": "integ
 PAGE: Kind[int] = Kind(
     _between(0, 100), "a whole number from 0 to 100", {"type": "integer", "minimum": 0, "maximum": 100}
 )
-SECONDS: Kind[float] = Kind(_positive, "seconds, above 0", {"type": "number", "exclusiveMinimum": 0})
+#: Leniently, none at all is a time too: what has to be done in it fails at once.
+SECONDS: Kind[float] = Kind(_positive, "seconds, above 0", {"type": "number", "exclusiveMinimum": 0}, _number)
 #: Milliseconds outside, seconds inside.
 MILLISECONDS: Kind[float] = Kind(_milliseconds, "milliseconds, from 0 on", {"type": "number", "minimum": 0})
 

@@ -25,6 +25,7 @@ class Endpoint:
         answer: makes the answer; None where the fast lane does, and the row is for the descriptions alone.
         parameters: of the query, or of a JSON body where ``takes_body``.
         outcome: status and meaning of the answer when all goes well.
+        key: kind of key that a request must carry, see ``doors/auth.py``; "" for none.
     """
 
     method: str
@@ -34,3 +35,4 @@ class Endpoint:
     parameters: tuple[Parameter[object], ...] = ()
     takes_body: bool = False
     outcome: tuple[int, str] = (200, "As asked.")
+    key: str = ""

@@ -1,0 +1,47 @@
+"""Installs TorchServe 0.12.0 into an environment of its own and asks it the pairs that marserve is held against.
+
+It needs Java 17 or newer. The environment sees this one's torch, which the original imports and does not ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = ROOT / ".venv-torchserve"
+PACKAGES = ("torchserve==0.12.0", "pyyaml", "psutil", "packaging", "requests", "pillow")
+
+
+def installed() -> Path:
+    """Return the original's command; the environment is made once."""
+    command = PLACE / "bin" / "torchserve"
+    if command.exists():
+        return command
+    print(f"Making {PLACE}: this takes about a minute once.", flush=True)
+    venv.create(PLACE, with_pip=True, clear=True)
+    python = str(PLACE / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
+    own = sysconfig.get_path("purelib", vars={"base": str(PLACE), "platbase": str(PLACE)})
+    (Path(own) / "torch_of_marserve.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return command
+
+
+def main() -> int:
+    """Run the pairs; return pytest's exit code."""
+    if shutil.which("java") is None:
+        print("TorchServe runs on Java 17 or newer, and there is no java on the path.", file=sys.stderr)
+        return 1
+    environment = {**os.environ, "CONTRACT_TORCHSERVE": str(installed())}
+    tests = "tests/contract/test_torchserve_pairs.py"
+    command = [sys.executable, "-m", "pytest", "-q", tests, *sys.argv[1:]]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Request-and-answer pairs: recorded from TorchServe 0.12.0, asked of whatever its command starts, and compared.
+
+A file of pairs has the settings of its server and stories. The exchanges of a story follow each other; what they
+register is unregistered behind it. ``settings`` are added to those of ``Server``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "contract" / "torchserve"
+#: Longest wait for anything, seconds.
+PATIENCE = 90.0
+#: Names the command to ask; without it, marserve's own ``torchserve``.
+COMMAND = "CONTRACT_TORCHSERVE"
+
+#: What every answer carries; an answer without them is marked ``bare``.
+STANDING = {
+    "Pragma": "no-cache",
+    "Cache-Control": "no-cache; no-store, must-revalidate, private",
+    "Expires": "Thu, 01 Jan 1970 00:00:00 UTC",
+}
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+#: What differs from run to run, in the bodies of both sides.
+VARYING = (
+    (r"[0-9a-f]{64}", "<digest>"),
+    (UUID, "<uuid>"),
+    (r'"(pid|memoryUsage)": \d+', r'"\1": <number>'),
+    (r'"id": "\d+"', '"id": "<number>"'),
+    (r'"startTime": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"', '"startTime": "<moment>"'),
+    (r'"version": "[^"]+"', '"version": "<version>"'),
+)
+
+Exchange = dict[str, Any]
+
+
+class Origin:
+    """A web server with the files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        handler = partial(_Silent, directory=str(folder))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(PATIENCE)
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Server:
+    """A server in TorchServe's dialect, started by ``torchserve --start`` with a folder and ports of its own."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._own = tempfile.TemporaryDirectory(prefix="pairs-")
+        self.folder = Path(self._own.name)
+        make_store(self.folder)
+        self.origin = Origin(self.folder / "outside")
+        self.doors = dict(zip(("inference", "management", "metrics"), free_ports(5), strict=False))
+        written = {
+            **{f"{door}_address": f"http://127.0.0.1:{port}" for door, port in self.doors.items()},
+            **dict(zip(("grpc_inference_port", "grpc_management_port"), map(str, free_ports(2)), strict=True)),
+            "model_store": str(self.folder / "store"),
+            "default_workers_per_model": "1",
+            "disable_system_metrics": "true",
+            "enable_envvars_config": "false",
+            **settings,
+        }
+        config = self.folder / "config.properties"
+        config.write_text("".join(f"{key}={value}\n" for key, value in written.items()))
+        command = os.environ.get(COMMAND) or str(Path(sys.executable).with_name("torchserve"))
+        self.is_genuine = COMMAND in os.environ
+        more = [] if settings.get("enable_model_api") == "false" else ["--enable-model-api"]
+        self._log = (self.folder / "log").open("w")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TS_", "MARSERVE_"))}
+        environment |= {"TMPDIR": str(self.folder), "HOME": str(self.folder), "LOG_LOCATION": str(self.folder)}
+        environment |= {"METRICS_LOCATION": str(self.folder), "PATH": f"{Path(command).parent}:{os.environ['PATH']}"}
+        arguments = ["--start", "--foreground", "--ncs", "--disable-token-auth", *more]
+        arguments += ["--ts-config", str(config), "--models", "echo=echo.mar"]
+        self.process = subprocess.Popen(
+            [command, *arguments],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            env=environment,
+            start_new_session=True,
+        )
+        until("the model of the start-up is ready", self._is_ready)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            answer = self.ask({"door": "management", "target": "/models/echo"})
+        except OSError:
+            return False
+        return "READY" in "".join(answer["body"])
+
+    @property
+    def log(self) -> str:
+        """What the server has written."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request, as pairs hold it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.doors[asked["door"]], timeout=PATIENCE)
+        try:
+            body = asked.get("body", "").encode() or None
+            if "size" in asked:
+                body = b"x" * asked["size"]
+            connection.putrequest(asked.get("method", "GET"), self._filled(asked["target"]))
+            for name, value in asked.get("headers", []):
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return self._shown(answer, answer.read())
+        finally:
+            connection.close()
+
+    def _filled(self, text: str) -> str:
+        return text.replace("{origin}", self.origin.url).replace("{folder}", str(self.folder))
+
+    def _shown(self, answer: http.client.HTTPResponse, body: bytes) -> dict[str, Any]:
+        headers = dict(answer.getheaders())
+        headers.pop("content-length", None)
+        standing = {name: headers.pop(name, None) for name in STANDING}
+        request_id = headers.pop("x-request-id", "")
+        text = body.decode("utf-8", "surrogateescape")
+        text = text.replace(self.origin.url, "{origin}").replace(str(self.folder), "{folder}")
+        for pattern, shown in VARYING:
+            text = re.sub(pattern, shown, text)
+        found: dict[str, Any] = {"status": answer.status, "phrase": answer.reason, "headers": headers}
+        if standing != STANDING or not re.fullmatch(UUID, request_id):
+            found["bare"] = True
+        return {**found, "body": text.split("\n")}
+
+    def clean(self) -> None:
+        """Unregister all but the model of the start-up."""
+        listed = self._json("/models?limit=100")["models"]
+        for name in {model["modelName"] for model in listed}:
+            versions = [entry["modelVersion"] for entry in self._json(f"/models/{name}/all")]
+            default = self._json(f"/models/{name}")[0]["modelVersion"]
+            for version in sorted(versions, key=lambda version: version == default):
+                if name != "echo" or version != "1.0":
+                    self.ask({"door": "management", "method": "DELETE", "target": f"/models/{name}/{version}"})
+
+    def _json(self, target: str) -> Any:
+        return json.loads(
+            "\n".join(self.ask({"door": "management", "target": target})["body"]).replace("<number>", "0")
+        )
+
+    def stop(self) -> None:
+        """End the server and all that it has started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            self._log.close()
+            self.origin.close()
+            self._own.cleanup()
+
+
+@contextmanager
+def serving(settings: Mapping[str, str]) -> Iterator[Server]:
+    """Run a server for the length of a block."""
+    server = Server(settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def until(what: str, is_so: Any) -> None:
+    """Ask until it holds: for what a server shows and does not announce."""
+    give_up = threading.Event()
+    timer = threading.Timer(PATIENCE, give_up.set)
+    timer.start()
+    try:
+        while not is_so():
+            assert not give_up.wait(0.05), f"It never came true that {what}."
+    finally:
+        timer.cancel()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def make_store(folder: Path) -> None:
+    """Write the archives of ``archives.json`` into ``store`` and ``outside``."""
+    for name in ("store", "outside"):
+        (folder / name).mkdir()
+    for name, model in json.loads((FOLDER / "archives.json").read_text()).items():
+        path = folder / name if "/" in name else folder / "store" / name
+        if isinstance(model, str):
+            path.write_text(model)
+            continue
+        with zipfile.ZipFile(path, "w") as archive:
+            if model is None:  # neither a manifest nor a handler
+                archive.writestr("readme.txt", "empty")
+                continue
+            file = model["handler"].partition(":")[0]
+            archive.write(FOLDER / "handlers" / file, file)
+            told = {"runtime": "python", "model": {"modelVersion": "1.0", **model}, "archiverVersion": "0.12.0"}
+            archive.writestr("MAR-INF/MANIFEST.json", json.dumps(told))
+
+
+def files() -> list[Path]:
+    """Return the files of pairs."""
+    return sorted(path for path in FOLDER.glob("*.json") if path.name != "archives.json")
+
+
+def play(server: Server, exchange: Exchange) -> dict[str, Any]:
+    """Ask one request, again and again where the exchange says ``until``; return the last answer."""
+    answer = server.ask(exchange["ask"])
+    wanted = exchange.get("until")
+    if wanted:
+
+        def is_there() -> bool:
+            answer.update(server.ask(exchange["ask"]))
+            return wanted in "\n".join(answer["body"])
+
+        until(f"{exchange['ask']['target']} answers with {wanted!r}", is_there)
+    return answer
+
+
+def wanted(server: Server, exchange: Exchange) -> dict[str, Any]:
+    """Return the answer of a pair: where we differ on purpose, the genuine one is beside it."""
+    return dict(exchange["genuine"] if server.is_genuine and "genuine" in exchange else exchange["answer"])
+
+
+def differences(expected: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
+    """Return what is not as expected, a line each; a body of ``["<any>"]`` fits every one."""
+    found = []
+    for name in ("status", "phrase", "headers", "bare", "body"):
+        if name == "body" and expected["body"] == ["<any>"]:
+            continue
+        if expected.get(name) != answer.get(name):
+            found.append(f"{name}: expected {expected.get(name)!r}, got {answer.get(name)!r}")
+    return found
