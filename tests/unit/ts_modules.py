@@ -11,7 +11,6 @@ from typing import Any
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.loader import COMPAT
 
-
 #: The old names that tests have imported. Whoever loads an archive in this process hides them for that time, and a
 #: second import would make classes of the same names that are not the same.
 _KEPT: dict[str, ModuleType] = {}
