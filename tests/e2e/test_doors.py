@@ -62,6 +62,14 @@ def test_headers_path_and_request_id_reach_the_service(server: LiveServer) -> No
     assert explained.json()["explain"] == "True"
 
 
+@pytest.mark.parametrize(
+    ("tail", "seen"), [("a%0AX-Mixed-Case%0Aforged", "a%0AX-Mixed-Case%0Aforged"), ("%C3%BC/b%20c", "ü/b c")]
+)
+def test_a_path_reaches_the_service_and_forges_no_header(server: LiveServer, tail: str, seen: str) -> None:
+    told = server.predict(f"mirror/1.0/{tail}", content=b"", headers={"X-Mixed-Case": "true"}).json()
+    assert (told["url_path"], told["header"]) == (seen, "true")
+
+
 def test_a_service_is_told_how_long_its_answer_is_wanted(server: LiveServer) -> None:
     left = server.predict("deadline", {}).json()["left"]
     assert 60 < left < 120  # of the job_timeout, which is 120 s

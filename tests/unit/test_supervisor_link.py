@@ -783,3 +783,24 @@ async def test_a_piece_for_a_job_of_another_batch_is_a_lie(clock):
 
     assert isinstance(bench.owner.lost, RemoteProtocolError)
     bench.close()
+
+
+@pytest.mark.parametrize(
+    ("meta", "content_type"), [(b"X-A\nb\r", b""), (b"", b"text/plain\r\nX-B: c"), (b"", b"text/plain\nX-B: c")]
+)
+@in_fake_time
+async def test_a_line_end_in_a_header_reaches_no_client(clock, meta, content_type):
+    bench = await Bench().loaded()
+    [job], batch = await bench.send(b"a")
+    pieces = []
+    size = frames.encode_answer(pieces, batch.jobs[0].id, 200, 0, b"", meta, content_type, b"x")
+
+    bench.worker.begin(batch)
+    bench.worker.finish(batch)
+    bench.worker.send_result(batch, pieces, 1, size)
+    await settle()
+
+    assert job.reply.ending_count == 1
+    assert isinstance(job.reply.error, HandlerFault)
+    assert "line end" in job.reply.error.message
+    bench.close()

@@ -241,9 +241,7 @@ def test_a_line_feed_in_a_header_cannot_become_another_header():
 
 
 def test_headers_of_an_answer_cross_flat():
-    meta = frames.join_headers([("X-Ä", "1"), ("x-empty", "")])
-
-    assert frames.split_headers(meta) == ["X-Ä".encode("latin-1"), b"1", b"x-empty", b""]
+    assert frames.split_headers(b"X-\xc4\n1\nx-empty\n") == ["X-Ä".encode("latin-1"), b"1", b"x-empty", b""]
     assert frames.split_headers(b"") == []
 
 

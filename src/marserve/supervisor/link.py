@@ -477,9 +477,15 @@ def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
 
 
 def _headers(answer: frames.AnswerIn) -> list[bytes]:
-    """Return the headers of an answer, flat, its content type with them."""
+    """Return the headers of an answer, flat, its content type with them.
+
+    Raises:
+        ValueError: a line end in one of them would begin a header, or an answer, of the worker's choice.
+    """
     headers = frames.split_headers(answer.meta)
     content_type = answer.parts[0].content_type
+    if b"\r" in answer.meta or b"\r" in content_type or b"\n" in content_type:
+        raise ValueError("a header of it holds a line end")
     if content_type:
         headers += (b"content-type", content_type)
     return headers

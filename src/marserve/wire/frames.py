@@ -26,7 +26,7 @@ machines have nothing in common.
 import json
 import math
 import struct
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from marserve.errors import LocalProtocolError, RemoteProtocolError
 
@@ -441,11 +441,6 @@ def decode_meta(meta: bytes) -> Tuple[List[bytes], List[bytes]]:
     """Return the fields of a job's meta and its headers, flat."""
     lines = meta.split(b"\n")
     return lines[: len(META_FIELDS)], lines[len(META_FIELDS) :]
-
-
-def join_headers(pairs: Iterable[Tuple[str, str]]) -> bytes:
-    """Return an answer's meta from header pairs; latin-1, the letter case as given."""
-    return b"\n".join(text.encode("latin-1", "replace") for pair in pairs for text in pair)
 
 
 def split_headers(meta: bytes) -> List[bytes]:

@@ -13,6 +13,7 @@ from marserve.doors.http.dialects import Dialect, status_phrase
 from marserve.errors import BadRequest, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
+from marserve.wire.frames import encode_meta
 
 #: What KServe's paths end with. Source: its protocols V1 and V2, as TorchServe 0.12 serves them.
 _VERBS = {"predict": JobKind.PREDICT, "explain": JobKind.EXPLAIN}
@@ -88,7 +89,8 @@ class PredictionLane:
         self._kind = kind
         self._model = model
         self._version = version
-        self._prefix = b"\n".join((b"", tail.encode("latin-1", "replace"), b""))
+        # A line feed that is escaped in the path stays so: bare, it would begin a header of the client's choice.
+        self._prefix = encode_meta((b"", tail.encode().replace(b"\n", b"%0A"), b""), ())
         # Inputs of the query; the body's come after them, because of two that share a name the last one counts.
         self._inputs = tuple(
             (name.encode(), b"", value.encode()) for name, value in parse_qsl(query, keep_blank_values=True)
