@@ -15,13 +15,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / ".venv-torchserve"
-PACKAGES = ("torchserve==0.12.0", "pyyaml", "psutil", "packaging", "requests", "pillow")
+PACKAGES = ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "pyyaml", "psutil", "packaging", "requests", "pillow")
+
+
+#: What can be asked of both.
+TESTS = ["tests/contract/test_torchserve_pairs.py", "tests/contract/rows"]
 
 
 def installed() -> Path:
     """Return the original's command; the environment is made once."""
     command = PLACE / "bin" / "torchserve"
-    if command.exists():
+    if command.exists() and (PLACE / "bin" / "torch-model-archiver").exists():
         return command
     print(f"Making {PLACE}: this takes about a minute once.", flush=True)
     venv.create(PLACE, with_pip=True, clear=True)
@@ -33,13 +37,14 @@ def installed() -> Path:
 
 
 def main() -> int:
-    """Run the pairs; return pytest's exit code."""
+    """Run the pairs and the rows, or the files that are named; return pytest's exit code."""
     if shutil.which("java") is None:
         print("TorchServe runs on Java 17 or newer, and there is no java on the path.", file=sys.stderr)
         return 1
     environment = {**os.environ, "CONTRACT_TORCHSERVE": str(installed())}
-    tests = "tests/contract/test_torchserve_pairs.py"
-    command = [sys.executable, "-m", "pytest", "-q", tests, *sys.argv[1:]]
+    tests = [argument for argument in sys.argv[1:] if argument.startswith("tests/")] or TESTS
+    options = [argument for argument in sys.argv[1:] if argument not in tests]
+    command = [sys.executable, "-m", "pytest", "-q", *tests, *options]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
