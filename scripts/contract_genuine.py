@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / ".venv-torchserve"
-PACKAGES = ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "pyyaml", "psutil", "packaging", "requests", "pillow")
+ORIGINALS = ("torchserve==0.12.0", "torch-model-archiver==0.12.0")
+PACKAGES = (*ORIGINALS, "pyyaml", "psutil", "packaging", "requests", "pillow")
 
 
 #: What can be asked of both.
