@@ -253,6 +253,7 @@ class FakeWorker:
     Attributes:
         batches: those that came and that ``on_batch`` was not there to take.
         told: what it was told to load, {} before.
+        cancelled: numbers of the batches that it was asked to cancel.
         is_stopped: it was told to stop.
         is_open: its end of the link is open.
         on_load, on_batch, on_stop: what it does by itself.
@@ -270,6 +271,7 @@ class FakeWorker:
         self.is_open = True
         self.is_stopped = False
         self.told: dict[str, object] = {}
+        self.cancelled: list[int] = []
         self.batches: deque[FakeBatch] = deque()
         self.on_load: Callable[[], None] | None = None
         self.on_batch: Callable[[FakeBatch], None] | None = None
@@ -315,6 +317,8 @@ class FakeWorker:
             self.told = value
             if self.on_load is not None:
                 self.on_load()
+        elif kind == frames.CANCEL:
+            self.cancelled.append(int(str(value["batch"])))
         elif kind == frames.STOP:
             self.is_stopped = True
             if self.on_stop is not None:

@@ -11,8 +11,9 @@ from marserve.worker.steps import STEPS, NoSteps
 STYLES = ["native", "torchserve", "mms"]
 
 
-class RecordedSteps:
+class RecordedSteps(NoSteps):
     def __init__(self):
+        super().__init__()
         self.seen = []
 
     def enter(self, step):
@@ -185,7 +186,7 @@ def test_a_coroutine_is_told_apart(context):
     kept = []
     (outcome,) = run(lambda data, context: kept.append(handle(data, context)) or kept[0], context, jobs(b"1"))
     kept[0].close()
-    assert "not async" in outcome.error.hint
+    assert "async def" in outcome.error.hint
 
 
 def test_a_list_of_another_class_will_do(context):

@@ -11,11 +11,12 @@ from marserve.errors import LoadError, OutOfMemory
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import run_batch
 from marserve.worker.loader import ABSENT, COMPAT, load_entry, stand_in
-from marserve.worker.steps import STEPS
+from marserve.worker.steps import STEPS, NoSteps, timed_whole
 
 
-class RecordedSteps:
+class RecordedSteps(NoSteps):
     def __init__(self):
+        super().__init__()
         self.seen = []
 
     def enter(self, step):
@@ -75,7 +76,6 @@ def test_a_class_that_does_not_inherit_from_ours(folder, steps, handler):
     entry, context = load(folder, steps, handler)
     assert answer(entry, context, steps) == b"m: x"
     assert entry.check is None
-    assert entry.has_steps is False
     assert entry.describe == "class Anything of svc"
 
 
@@ -172,7 +172,6 @@ THREE = """
 def test_three_steps_make_a_handle_and_are_told(folder, steps):
     write(folder, svc=THREE)
     entry, context = load(folder, steps)
-    assert entry.has_steps is True
     assert answer(entry, context, steps) == b"xx"
     names = ("decode", "preprocess", "inference", "postprocess", "encode")
     assert steps.seen == [f"{sign}{name}" for name in names for sign in "+-"]
@@ -197,10 +196,27 @@ def test_steps_are_told_whoever_calls_them_and_closed_when_they_raise(folder, st
     assert steps.seen == [f"{sign}{name}" for name in ("decode", "preprocess", "inference") for sign in "+-"]
 
 
+def test_what_a_handle_spends_outside_of_its_steps_is_told_as_inference(monkeypatch):
+    moments = iter([10.0, 13.0, 20.0, 21.0])
+    monkeypatch.setattr("marserve.worker.steps.time.perf_counter", lambda: next(moments))
+    steps = NoSteps()
+
+    def handle(data, context):
+        steps.spans[2] += data
+        return "ok"
+
+    handle = timed_whole(handle, steps)
+    steps.spans[0] = steps.spans[5] = 7.0
+    assert handle(0.5, None) == "ok"
+    assert steps.spans == [7.0, 0.0, 0.5, 2.5, 0.0, 7.0]
+    handle(1.5, None)  # threads of its own overlap: more time in steps than there was
+    assert steps.spans == [7.0, 0.0, 2.0, 2.5, 0.0, 7.0]
+
+
 def test_a_class_with_slots_is_served_without_spans(folder, steps):
     write(folder, svc=THREE.replace("class Three:", "class Three:\n        __slots__ = ()"))
     entry, context = load(folder, steps)
-    assert entry.has_steps is False
+    assert steps.seen == []
     assert answer(entry, context, steps) == b"xx"
 
 

@@ -7,6 +7,7 @@ Source of names and defaults: TorchServe ``ts/context.py``, Multi Model Server `
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -246,6 +247,16 @@ class Context:
             raise ValueError(f"{len(values)} pieces were given for {len(self.requests)} requests.")
         self.has_sent = True
         self._send(values, status, phrase)
+
+    def for_batch(self) -> Context:
+        """Return a context for one of several batches that run beside each other.
+
+        Requests, answers and the metrics' ids are its own; every other attribute is the one that is here, so what
+        a service keeps on its context in ``initialize`` is seen by all batches.
+        """
+        other = copy.copy(self)
+        other.metrics = self.metrics.for_batch(lambda: other.request_ids)
+        return other
 
     def begin(self, requests: Sequence[RequestInfo]) -> None:
         """Begin a batch; nothing of the one before is left. Position in ``requests`` is the service's ``idx``."""

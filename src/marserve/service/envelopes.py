@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import json
 from typing import Any, Callable, Dict, List, NamedTuple
 
@@ -33,23 +34,35 @@ def wrapped(handle: Handle, name: str) -> Handle:
     """Return ``handle`` inside the envelope ``name``."""
     envelope = ENVELOPES[name]
 
-    def run(data: List[Row], context: Context) -> Any:
-        opened = [envelope.open(row, index, context) for index, row in enumerate(data)]
-        items = [item for each in opened for item in each]
-        results = handle(items, context)
-        if not isinstance(results, list):
-            return results  # the loop says what is wrong with it
-        if len(opened) == 1 and name != "body":
-            return [envelope.close(results, 0, context)]  # the service may give more or fewer than it got
-        if len(results) != len(items):
-            raise HandlerFault(
-                f"The service returned {len(results)} results for {len(items)} items of {len(data)} requests.",
-                "Return a list with one element an item, in their order.",
-            )
-        left = iter(results)
-        return [envelope.close([next(left) for _ in each], index, context) for index, each in enumerate(opened)]
+    def opened(data: List[Row], context: Context) -> List[List[Any]]:
+        return [envelope.open(row, index, context) for index, row in enumerate(data)]
 
-    return run
+    def run(data: List[Row], context: Context) -> Any:
+        rows = opened(data, context)
+        return _closed(name, rows, handle([item for each in rows for item in each], context), context)
+
+    async def run_async(data: List[Row], context: Context) -> Any:
+        rows = opened(data, context)
+        return _closed(name, rows, await handle([item for each in rows for item in each], context), context)
+
+    return run_async if inspect.iscoroutinefunction(handle) else run
+
+
+def _closed(name: str, rows: List[List[Any]], results: Any, context: Context) -> Any:
+    """Return one answer a request for what the service made of the items of ``rows``."""
+    if not isinstance(results, list):
+        return results  # the loop says what is wrong with it
+    close = ENVELOPES[name].close
+    if len(rows) == 1 and name != "body":
+        return [close(results, 0, context)]  # the service may give more or fewer than it got
+    count = sum(map(len, rows))
+    if len(results) != count:
+        raise HandlerFault(
+            f"The service returned {len(results)} results for {count} items of {len(rows)} requests.",
+            "Return a list with one element an item, in their order.",
+        )
+    left = iter(results)
+    return [close([next(left) for _ in each], index, context) for index, each in enumerate(rows)]
 
 
 def _body(row: Row) -> Any:

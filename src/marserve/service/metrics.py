@@ -6,6 +6,7 @@ Names, argument orders and units are those of TorchServe's ``ts.metrics`` and Mu
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -51,7 +52,7 @@ class Record(NamedTuple):
     """One report, as it waits for ``drain``.
 
     Attributes:
-        request: position of the request in its batch, its id, or None for the whole batch.
+        request: position of the request in its batch, its id, "" for none, or None for the whole batch.
     """
 
     name: str
@@ -106,7 +107,7 @@ class Metric:
             return
         store = process_store() if self._store is None else self._store
         named = dict(zip(self.dimension_names, map(str, values)))
-        store.store.append(Record(self.metric_name, float(value), self.unit, kind, request_id or None, named))
+        store.store.append(Record(self.metric_name, float(value), self.unit, kind, request_id or "", named))
 
     def update(
         self, value: float, request_id: Union[str, Sequence[object], None] = None, dimensions: Dimensions = None
@@ -141,10 +142,26 @@ class MetricsStore:
         self.cache: Dict[Tuple[str, str], Metric] = {}
         self.set_request_ids(request_ids)
 
+    def for_batch(self, request_ids: RequestIds) -> MetricsStore:
+        """Return a store for one of several batches that run beside each other: the same declared metrics."""
+        other = copy.copy(self)
+        other.store = []
+        other.request_ids = request_ids
+        return other
+
     def set_request_ids(self, request_ids: object) -> None:
         """Set the ids of the running batch; a single id, as mock contexts of tests have it, is a batch of one."""
         is_usable = callable(request_ids) or isinstance(request_ids, Mapping)
-        self.request_ids: RequestIds = request_ids if is_usable else {0: str(request_ids)}  # type: ignore[assignment]
+        self._request_ids: RequestIds = request_ids if is_usable else {0: str(request_ids)}  # type: ignore[assignment]
+
+    @property
+    def request_ids(self) -> Mapping[int, str]:
+        """The ids of the running batch by position."""
+        return self._request_ids() if callable(self._request_ids) else self._request_ids
+
+    @request_ids.setter
+    def request_ids(self, request_ids: RequestIds) -> None:
+        self.set_request_ids(request_ids)
 
     def add_counter(
         self,
@@ -165,7 +182,7 @@ class MetricsStore:
         A text, which Multi Model Server took too, counts as one.
         """
         number = value if isinstance(value, (int, float)) else 1
-        self._report(name, number, "", metric_type, None, {"Level": "Error"}, dimensions)
+        self._report(name, number, "", metric_type, "", {"Level": "Error"}, dimensions)
 
     def add_time(
         self,
@@ -267,19 +284,25 @@ class MetricsStore:
             raise MetricsCacheKeyError(f"No {key[0]} {metric_name!r} was declared; add_metric_to_cache declares one.")
         return self.cache[key]
 
+    def declare(self, rows: object) -> None:
+        """Declare metrics that the server's file of definitions has for services: lists of kind, name, unit, names."""
+        for kind, name, unit, dimension_names in rows if isinstance(rows, list) else ():
+            self.add_metric_to_cache(str(name), str(unit), list(map(str, dimension_names)), str(kind))
+
     def drain(self) -> bytes:
         """Return what was reported since the last call, one JSON object a line, and forget it; b"" for nothing.
 
         The fields are ``name``, ``value``, ``unit``, ``type``, ``dimensions`` and ``requests``: the id of the
-        request that the report named, or the ids of the whole batch joined by commas.
+        request that the report named, the ids of the whole batch joined by commas, or "".
         """
         if not self.store:
             return b""
         records, self.store = self.store, []
-        ids = self.request_ids() if callable(self.request_ids) else self.request_ids
+        ids = self.request_ids
+        everyone = ",".join(ids.values())
         lines = []
         for name, value, unit, kind, idx, dimensions in records:
-            requests = ",".join(ids.values()) if idx is None else ids.get(idx, "") if isinstance(idx, int) else idx
+            requests = idx if isinstance(idx, str) else everyone if idx is None else ids.get(idx, everyone)
             lines.append(
                 json.dumps(
                     {
@@ -305,13 +328,14 @@ class MetricsStore:
         value: float,
         unit: str,
         kind: object,
-        idx: Optional[int],
-        named: Dict[str, str],
+        request: Union[int, str, None],
+        own: Dict[str, str],
         dimensions: Dimensions,
     ) -> None:
-        for dimension in dimensions or ():
-            named[str(getattr(dimension, "name", dimension))] = str(getattr(dimension, "value", ""))
-        self.store.append(Record(name, float(value), UNITS.get(unit, unit), _kind(kind), idx, named))
+        named = {str(getattr(each, "name", each)): str(getattr(each, "value", "")) for each in dimensions or ()}
+        for dimension, told in own.items():  # behind the author's, as lines of the log have them
+            named.setdefault(dimension, told)
+        self.store.append(Record(name, float(value), UNITS.get(unit, unit), _kind(kind), request, named))
 
 
 def _check_unit(unit: str, units: Sequence[str], what: str) -> None:

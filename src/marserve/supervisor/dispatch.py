@@ -10,6 +10,7 @@ from typing import Protocol
 from marserve.batching.job import Job, JobState
 from marserve.batching.queue import JobQueue
 from marserve.errors import JobTimeout, ServeError
+from marserve.supervisor.concurrency import give_up_unwanted
 from marserve.supervisor.link import Link
 from marserve.wire import page
 
@@ -103,12 +104,18 @@ class Dispatcher:
             self._alone = 0
 
     def cancel(self, job: Job, error: ServeError) -> None:
-        """End a job for which nobody waits any more. A batch that runs already is not interrupted."""
+        """End a job for which nobody waits any more.
+
+        A batch that runs already is interrupted only where it does not run alone in its worker.
+        """
         if job.state is JobState.ANSWERED:
             return
-        if job.state is JobState.QUEUED:
+        was_queued = job.state is JobState.QUEUED
+        if was_queued:
             self.queue.cancel(job)
         self.end(job, error, tell=False)
+        if not was_queued:
+            give_up_unwanted(self.links, job)
 
     def end(self, job: Job, error: ServeError, tell: bool = True) -> None:
         """End a job with an error, unless it has ended already."""
@@ -164,9 +171,10 @@ class Dispatcher:
             link = _freest(links)
             if link is None:
                 break
-            batch = queue.take(not link.in_flight, now)
+            is_free = not link.in_flight or link.is_concurrent
+            batch = queue.take(is_free, now)
             if not isinstance(batch, list):
-                if batch is not None and not link.in_flight:
+                if batch is not None and is_free:
                     self._wake_at(batch)
                 break
             link.stage(batch, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -33,6 +34,8 @@ log = logging.getLogger("marserve.link")
 AHEAD = 0.001
 #: Most batches in a worker's hands at once.
 MOST_BATCHES = 16
+#: Most batches in the hands of a worker that runs them beside each other.
+MOST_CONCURRENT = 1024
 #: Most bytes of an answer in pieces that wait for a client to read them.
 MOST_UNREAD = 16 << 20
 #: Looks at the socket for an answer that the page has announced: it is there within microseconds.
@@ -47,12 +50,14 @@ _ERRORS = by_kind()
 class Batch:
     """Jobs that travel together to one worker."""
 
-    __slots__ = ("in_arena", "jobs", "number", "sent")
+    __slots__ = ("heard", "in_arena", "jobs", "number", "sent")
 
     def __init__(self, number: int, jobs: list[Job], sent: float) -> None:
         self.number = number
         self.jobs = jobs
         self.sent = sent
+        #: when its last sign of life came: a piece of an answer, or that it was sent
+        self.heard = sent
         self.in_arena = False
 
 
@@ -100,6 +105,8 @@ class Link:
         self._last_number = 0
         self.slowest = 0.0
         self.depth = 1
+        #: whether the worker runs its batches beside each other, and so takes any number of them at once
+        self.is_concurrent = False
         self.batch_count = 0
         # What could not be written yet
         self._staged: list[frames.Bytes] = []
@@ -131,6 +138,17 @@ class Link:
         """Tell the worker to end once it has done what it has."""
         if not self.is_closed:
             self._write([frames.encode_message(frames.STOP, {})])
+
+    def run_concurrently(self) -> None:
+        """The worker's service runs batches beside each other: nothing waits behind another, none is quick."""
+        self.is_concurrent = True
+        self.depth = MOST_CONCURRENT
+        self.slowest = math.inf
+
+    def give_up(self, batch: Batch) -> None:
+        """Ask a concurrent worker to cancel a batch that nobody waits for any more; it answers it all the same."""
+        if not self.is_closed:
+            self._write([frames.encode_message(frames.CANCEL, {"batch": batch.number})])
 
     @property
     def has_room(self) -> bool:
@@ -295,6 +313,7 @@ class Link:
         batch = self.in_flight.get(number)
         if batch is None:
             return  # taken back: others have these jobs now
+        batch.heard = time.monotonic()
         by_id = {job.id: job for job in batch.jobs}
         for answer in frames.decode_result(body, count).answers:
             job = by_id.get(answer.id)
@@ -302,6 +321,8 @@ class Link:
                 raise RemoteProtocolError(f"A piece is for job {answer.id}, which is not in its batch.")
             if job.state is not JobState.ANSWERED:
                 self._hand_piece(job, answer, self._body(answer))
+        if self.is_concurrent and all(job.state is JobState.ANSWERED for job in batch.jobs):
+            self.give_up(batch)  # its clients do not read
 
     def _hand_piece(self, job: Job, answer: frames.AnswerIn, piece: bytes) -> None:
         """Send a piece to the client; one that does not read is cut off before it fills the memory."""
@@ -313,11 +334,11 @@ class Link:
             job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
         except Exception as error:  # e.g. a status that HTTP does not have
             log.exception("A piece of the answer of %r could not be sent.", job)
-            self._end(job, HandlerFault(f"A piece of the service's answer cannot be sent: {error}"))
+            self.end(job, HandlerFault(f"A piece of the service's answer cannot be sent: {error}"))
         if job.unread > MOST_UNREAD:
-            self._end(job, Cancelled(f"The client left {job.unread} bytes of its answer unread."))
+            self.end(job, Cancelled(f"The client left {job.unread} bytes of its answer unread."))
 
-    def _end(self, job: Job, error: ServeError) -> None:
+    def end(self, job: Job, error: ServeError) -> None:
         """End a job whose batch still runs; what still comes for it is dropped."""
         job.state = JobState.ANSWERED
         job.done = time.monotonic()
@@ -380,6 +401,8 @@ class Link:
         """
         self.batch_count += 1
         spent = sum(spans[1:])
+        if self.is_concurrent:
+            return spent
         slowest = self.slowest * DECAY
         self.slowest = slowest = spent if spent > slowest else slowest
         if slowest * MOST_BATCHES <= AHEAD:

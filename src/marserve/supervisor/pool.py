@@ -8,18 +8,20 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from marserve.batching.job import Job
 from marserve.batching.queue import JobQueue
 from marserve.errors import LoadError, NoWorker, ServeError, ShuttingDown, WorkerDied, WorkerSilent
 from marserve.observer import Observer
+from marserve.supervisor.concurrency import end_silent
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.dispatch import Dispatcher
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import RestartPolicy, Row, VersionState, WorkerState, version_state
 from marserve.supervisor.process import Starter
-from marserve.supervisor.worker import Autopsy, Worker
+from marserve.supervisor.worker import LAST_SECONDS, Autopsy, Worker
 
 log = logging.getLogger("marserve.pool")
 
@@ -184,14 +186,20 @@ class Pool:
         for worker in self.workers:
             if worker.is_loading and now - worker.born > self.settings.startup_timeout:
                 self._too_slow_to_load(worker)
-            elif worker.link is not None and worker.link.silent_for(now_ns) > limit:
-                step = worker.link.running_step
-                worker.kill(
-                    WorkerSilent(
-                        f"{self.name} did not answer within the response timeout of {limit:g} s; it was in {step}.",
-                        "Raise response_timeout if the model needs longer.",
-                    )
-                )
+            elif worker.link is not None:
+                patience = limit
+                if worker.link.is_concurrent:
+                    end_silent(worker.link, now, limit, partial(self._silent, "handle"))
+                    patience += LAST_SECONDS  # for it to let go of what it was told to
+                if worker.link.silent_for(now_ns) > patience:
+                    worker.kill(self._silent(worker.link.running_step))
+
+    def _silent(self, step: str) -> WorkerSilent:
+        return WorkerSilent(
+            f"{self.name} did not answer within the response timeout of {self.settings.response_timeout:g} s; "
+            f"it was in {step}.",
+            "Raise response_timeout if the model needs longer.",
+        )
 
     def _too_slow_to_load(self, worker: Worker) -> None:
         limit = self.settings.startup_timeout

@@ -145,6 +145,8 @@ class Worker:
         if outcome.get("ok"):
             self.state = check_move(self.state, WorkerState.READY)
             self.ready_at = time.monotonic()
+            if outcome.get("is_async") and self.link is not None:
+                self.link.run_concurrently()
             self._owner.worker_ready(self)
             return
         kind = by_kind().get(str(outcome.get("kind")), LoadError)

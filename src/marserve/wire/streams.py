@@ -121,6 +121,10 @@ class WorkerStream:
         """Send frames, waiting while the server is slow to read."""
         send_all(self._sock, pieces)
 
+    def fileno(self) -> int:
+        """Return the descriptor, for an event loop to watch."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Close the link; the server sees the end of the stream."""
         self._sock.close()

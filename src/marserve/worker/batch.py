@@ -5,7 +5,7 @@ What fails for one request costs that request alone: it is answered, the others 
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from marserve.errors import HandlerFault, InvalidData
 from marserve.service.codec import decode, encode
@@ -46,6 +46,10 @@ class Outcome:
         self.error = error
 
 
+#: Stands for the outcome of a job that asks for a description, until the service has been asked.
+DESCRIBED = Outcome(b"", b"")
+
+
 def run_batch(
     entry: Entry,
     context: Context,
@@ -66,13 +70,31 @@ def run_batch(
     Raises:
         JobCancelled: the running batch is no longer wanted.
     """
+    rows, refused = decode_rows(entry, jobs, style, steps, decode_input)
+    if not refused:
+        return _handle(entry, context, jobs, rows, style, steps, decode_input)
+    for index, outcome in refused.items():
+        if outcome is DESCRIBED:
+            refused[index] = _described(entry, context, jobs[index], style)
+    kept = [job for index, job in enumerate(jobs) if index not in refused]
+    answers = iter(_handle(entry, context, kept, rows, style, steps, decode_input) if kept else ())
+    return [refused.get(index) or next(answers) for index in range(len(jobs))]
+
+
+def decode_rows(
+    entry: Entry, jobs: Sequence[RequestInfo], style: str, steps: Steps, decode_input: bool
+) -> Tuple[List[Dict[str, object]], Dict[int, Outcome]]:
+    """Return the rows for the service, and by position what is answered without it.
+
+    ``DESCRIBED`` stands there for a job that asks the service to describe itself.
+    """
     steps.enter(DECODE)
     check = entry.check
     rows: List[Dict[str, object]] = []
-    refused: Dict[int, Outcome] = {}  # and what is answered by itself
+    refused: Dict[int, Outcome] = {}
     for index, job in enumerate(jobs):
         if not job.parts and job.wants_description:
-            refused[index] = _described(entry, context, job, style)
+            refused[index] = DESCRIBED
             continue
         try:
             row = decode(job.parts, decode_input, style)
@@ -83,11 +105,7 @@ def run_batch(
         except Exception as error:
             refused[index] = Outcome(b"", b"", failure_of(error, style))
     steps.leave(DECODE)
-    if not refused:
-        return _handle(entry, context, jobs, rows, style, steps, decode_input)
-    kept = [job for index, job in enumerate(jobs) if index not in refused]
-    answers = iter(_handle(entry, context, kept, rows, style, steps, decode_input) if kept else ())
-    return [refused.get(index) or next(answers) for index in range(len(jobs))]
+    return rows, refused
 
 
 def _described(entry: Entry, context: Context, job: RequestInfo, style: str) -> Outcome:
@@ -96,13 +114,18 @@ def _described(entry: Entry, context: Context, job: RequestInfo, style: str) -> 
     describe = getattr(entry.service, "describe_handle", None)
     try:
         result = [describe()] if callable(describe) else entry.handle([{}], context)
-        failure = check_result(result, 1)
-        if failure is not None:
-            return Outcome(b"", b"", failure)
-        body, content_type = encode(result[0], style)  # type: ignore[index]
-        return Outcome(body, content_type)
+        return encode_description(result, style)
     except Exception as error:
         return Outcome(b"", b"", failure_of(error, style))
+
+
+def encode_description(result: object, style: str) -> Outcome:
+    """Return the outcome of a job that asked for a description."""
+    failure = check_result(result, 1)
+    if failure is not None:
+        return Outcome(b"", b"", failure)
+    body, content_type = encode(result[0], style)  # type: ignore[index]
+    return Outcome(body, content_type)
 
 
 def _handle(
@@ -115,14 +138,24 @@ def _handle(
     decode_input: bool,
 ) -> List[Outcome]:
     """Run the service on rows that were found good and encode what it returns."""
-    count = len(jobs)
     context.begin(jobs)
     try:
         result = entry.handle(rows, context)
     except Exception as error:
-        if count > 1 and isinstance(error, InvalidData) and not context.has_sent:
+        if is_for_each_alone(error, context):
             return [run_batch(entry, context, [job], style, steps, decode_input)[0] for job in jobs]
-        return [Outcome(b"", b"", failure_of(error, style))] * count
+        return [Outcome(b"", b"", failure_of(error, style))] * len(jobs)
+    return outcomes_of(result, context, style, steps)
+
+
+def is_for_each_alone(error: Exception, context: Context) -> bool:
+    """Whether each request of a batch that a service refused is to be asked again by itself."""
+    return len(context.requests) > 1 and isinstance(error, InvalidData) and not context.has_sent
+
+
+def outcomes_of(result: object, context: Context, style: str, steps: Steps) -> List[Outcome]:
+    """Return one outcome a request of the batch for what ``handle`` has returned."""
+    count = len(context.requests)
     if type(result) is not list or len(result) != count:
         failure = check_result(result, count)
         if failure is not None:

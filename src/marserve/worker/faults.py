@@ -70,7 +70,7 @@ def check_result(result: object, count: int) -> Optional[Failure]:
     if not isinstance(result, list):
         hint = "Return a list with one element a request."
         if hasattr(result, "__await__") or hasattr(result, "__anext__"):
-            hint = "handle must be an ordinary function, not async."
+            hint = "Declare it with async def, or await in it what it returns."
         return Failure(
             HandlerFault.kind, f"The service returned {type(result).__name__}, not a list.", hint, reason=NOT_A_LIST
         )

@@ -15,6 +15,7 @@ import inspect
 import logging
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,8 +29,9 @@ from marserve.service.context import Context
 from marserve.service.envelopes import ENVELOPES, wrapped
 from marserve.service.inputs import Inputs
 from marserve.service.metrics import use_store
+from marserve.worker.coroutines import finished
 from marserve.worker.faults import author_traceback, is_out_of_memory
-from marserve.worker.steps import INFERENCE, POSTPROCESS, PREPROCESS, Steps, timed
+from marserve.worker.steps import INFERENCE, POSTPROCESS, PREPROCESS, Steps, timed, timed_whole
 
 _log = logging.getLogger(__name__)
 
@@ -65,19 +67,19 @@ class Entry:
     Attributes:
         handle: takes rows and the context, returns a list with one element a row.
         check: refuses a single row by raising, None when there is nothing to check.
-        has_steps: whether the spans of preprocess, inference and postprocess are told; a bare function has none.
+        is_async: whether ``handle`` is a coroutine function, whose batches run beside each other.
         describe: what serves, in words.
         service: the instance, or the module of a function.
     """
 
-    __slots__ = ("check", "describe", "handle", "has_steps", "service")
+    __slots__ = ("check", "describe", "handle", "is_async", "service")
 
     def __init__(
         self, handle: Handle, describe: str, service: object, check: Optional[Callable[[Any], None]] = None
     ) -> None:
         self.handle = handle
         self.check = check
-        self.has_steps = False
+        self.is_async = inspect.iscoroutinefunction(handle)
         self.describe = describe
         self.service = service
 
@@ -124,6 +126,8 @@ def load_entry(
         if envelope not in ENVELOPES:
             raise LoadError(f"There is no envelope {envelope!r}.", f"Use one of {', '.join(ENVELOPES)}.")
         entry.handle = _enveloped(entry, envelope, style)
+    if not entry.is_async:
+        entry.handle = timed_whole(entry.handle, steps)
     return entry
 
 
@@ -225,7 +229,7 @@ def _guarded(handler: str, call: Callable[[], Any]) -> Any:
 
 def _function_entry(function: Handle, module: ModuleType, handler: str, context: Context) -> Entry:
     """Return the entry of a bare function, which is called once with no data to initialize."""
-    _guarded(handler, lambda: function(None, context))  # type: ignore[arg-type]
+    _guarded(handler, lambda: finished(function(None, context)))  # type: ignore[arg-type]
     return Entry(function, f"function {getattr(function, '__name__', 'handle')} of {module.__name__}", module)
 
 
@@ -234,8 +238,14 @@ def _enveloped(entry: Entry, envelope: str, style: str) -> Handle:
     if style != "torchserve" and not any(base.__module__.startswith("ts.") for base in type(entry.service).__mro__):
         return wrapped(entry.handle, envelope)
     module = importlib.import_module(f"ts.torch_handler.request_envelope.{envelope}")
-    handle: Handle = _service_class(module, envelope)(entry.handle).handle
-    return handle
+    around: Any = _service_class(module, envelope)
+
+    async def run_async(data: List[Dict[str, Any]], context: Context) -> object:
+        own = around(None)  # it keeps things between its two steps, and other batches run beside this one
+        own.context = context
+        return own.format_output(await entry.handle(own.parse_input(data), context))  # type: ignore[misc]
+
+    return run_async if entry.is_async else around(entry.handle).handle
 
 
 def _service_class(module: ModuleType, handler: str) -> type:
@@ -274,11 +284,10 @@ def _class_entry(cls: type, signature: Optional[Signature], handler: str, contex
     initialize = getattr(service, "initialize", None)
     if initialize is not None:
         arguments = (context,) if _takes_argument(initialize) else ()
-        _guarded(handler, lambda: initialize(*arguments))
-    has_steps = _time_steps(service, steps)
+        _guarded(handler, lambda: finished(initialize(*arguments)))
+    _time_steps(service, steps)
     handle = getattr(service, "handle", None) or _composed(service)
     entry = Entry(handle, f"class {cls.__name__} of {cls.__module__}", service)
-    entry.has_steps = has_steps
     if is_ours and _has_check(service):
         entry.check = service.check
     return entry
@@ -299,18 +308,14 @@ def _takes_argument(initialize: Callable[..., Any]) -> bool:
     return any(each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in parameters)
 
 
-def _time_steps(service: object, steps: Steps) -> bool:
-    """Put the three inner steps' spans on record, whoever calls them; False when the service has none."""
-    found = False
+def _time_steps(service: object, steps: Steps) -> None:
+    """Put the three inner steps' spans on record, whoever calls them."""
     for name, step in _TIMED_STEPS:
         call = getattr(service, name, None)
         if callable(call):
-            try:
+            # A class with __slots__ is served all the same; its time is all told as inference.
+            with suppress(AttributeError):
                 setattr(service, name, timed(call, step, steps))
-            except AttributeError:  # a class with __slots__: served all the same, without spans
-                continue
-            found = True
-    return found
 
 
 def _composed(service: Any) -> Handle:

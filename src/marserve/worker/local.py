@@ -25,6 +25,7 @@ from marserve.errors import HandlerFault, LoadError, PredictionException, ServeE
 from marserve.service.codec import NATIVE, decode, encode
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import Outcome, run_batch
+from marserve.worker.coroutines import finished
 from marserve.worker.faults import Failure
 from marserve.worker.loader import COMPAT, Entry, load_entry, stand_in
 from marserve.worker.steps import NoSteps
@@ -160,12 +161,20 @@ class LoadedArchive:
         with self._home.entered():
             for at in range(0, len(requests), self._batch_size):
                 batch = requests[at : at + self._batch_size]
-                outcomes += run_batch(self._entry, self.context, batch, NATIVE, self._steps)
+                outcomes += self._run(self._entry, batch)
         answers = [_answer(outcome) for outcome in outcomes]
         for answer in answers if is_raising else ():
             if isinstance(answer, ServeError):
                 raise answer
         return answers
+
+    def _run(self, entry: Entry, batch: Sequence[RequestInfo]) -> List[Outcome]:
+        if not entry.is_async:
+            return run_batch(entry, self.context, batch, NATIVE, self._steps)
+        from marserve.worker import asynchronous
+
+        outcomes: List[Outcome] = finished(asynchronous.run_batch(entry, self.context, batch, NATIVE, self._steps))
+        return outcomes
 
 
 def _request(

@@ -118,7 +118,12 @@ def load(told: Mapping[str, object], words: memoryview) -> LoadOutcome:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    return LoadOutcome({"ok": True, "seconds": time.perf_counter() - began}, runner)
+    told_back: Dict[str, object] = {
+        "ok": True,
+        "seconds": time.perf_counter() - began,
+        "is_async": runner.entry.is_async,
+    }
+    return LoadOutcome(told_back, runner)
 
 
 def _failed(error: ServeError) -> LoadOutcome:
@@ -156,6 +161,8 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     stand_in(folder)
     envelope, style = str(told.get("envelope") or ""), str(told["style"])
     entry = load_entry(folder, manifest, str(told["handler"]), context, steps, envelope, style)
+    if context.model_yaml_config.get("asyncCommunication") and not entry.is_async:
+        log.warning("asyncCommunication has no effect: %s is not written with async def.", entry.describe)
     return Runner(
         entry,
         context,
@@ -169,6 +176,9 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
 
 class Loop:
     """Serves one link until it is told to stop."""
+
+    #: whether answers may go through the arena
+    has_arena = True
 
     def __init__(
         self,
@@ -288,12 +298,17 @@ class Loop:
 
     def _send_pieces(self, values: Sequence[object], status: int, phrase: str) -> None:
         """Send a piece of its answer to each request of the running batch; see ``Context.send_intermediate``."""
+        self._send_pieces_of(self._runner.context, self._last, values, status, phrase)
+
+    def _send_pieces_of(
+        self, context: Context, number: int, values: Sequence[object], status: int, phrase: str
+    ) -> None:
         runner = self._runner
         self._words[page.SINCE] = time.monotonic_ns()  # the service is not silent
-        outcomes = encode_results(values, runner.context, runner.style)
+        outcomes = encode_results(values, context, runner.style)
         pieces: List[frames.Bytes] = []
         size = 0
-        for request, outcome in zip(runner.context.requests, outcomes):
+        for request, outcome in zip(context.requests, outcomes):
             if outcome.error is not None:
                 raise HandlerFault(outcome.error.message, outcome.error.hint)
             outcome.status = status
@@ -301,8 +316,8 @@ class Loop:
             if runner.style == "torchserve":  # its clients see what its workers told its front end
                 outcome.headers = [*outcome.headers, b"ts_stream_next", b"true"]
             assert isinstance(request, Request)
-            size += self._encode(pieces, request.number, self._last, outcome)
-        self._out.extend(frames.result_frame(self._last, frames.MORE, (0.0,) * 6, b"", pieces, len(outcomes), size))
+            size += self._encode(pieces, request.number, number, outcome)
+        self._out.extend(frames.result_frame(number, frames.MORE, (0.0,) * 6, b"", pieces, len(outcomes), size))
         self._flush()
 
     def _encode(self, pieces: List[frames.Bytes], id: int, number: int, outcome: Outcome) -> int:
@@ -325,7 +340,7 @@ class Loop:
                 hint="Raise max_response_size, or let the service answer less.",
             )
             return frames.encode_answer_parts(pieces, id, 0, frames.ERROR, b"HandlerFault", b"", texts)
-        if size >= ARENA_THRESHOLD:
+        if size >= ARENA_THRESHOLD and self.has_arena:
             self._answers.ring.give_back_until(self._words[page.CONSUMED])
             offset = self._answers.write(number, [outcome.body], size)
             if offset is not None:

@@ -77,7 +77,12 @@ def run(gate: str, token: str) -> int:
     stream.send([frames.encode_message(frames.LOADED, outcome.message)])
     if outcome.runner is None:
         return EXIT_LOAD_FAILED
-    return EXIT_OK if Loop(stream, reader, words, halves, outcome.runner).serve() else EXIT_LINK_LOST
+    make = Loop
+    if outcome.runner.entry.is_async:
+        from marserve.worker.asynchronous import AsyncLoop
+
+        make = AsyncLoop
+    return EXIT_OK if make(stream, reader, words, halves, outcome.runner).serve() else EXIT_LINK_LOST
 
 
 def _next_frame(
