@@ -20,6 +20,7 @@ class Contender:
         kind: ``marserve``, ``uvicorn`` or ``loop``; see ``bench/servers.py``.
         title: its name in tables.
         connections: a load each; none for a loop, which needs no client.
+        module: for marserve, what is run in the place of its command.
         settings: for marserve, beside ``marserve.properties``; the running server is asked whether it kept them.
         application: for uvicorn, ``module:name``.
         processes: for a loop, how many run at once.
@@ -33,6 +34,7 @@ class Contender:
     title: str
     subject: Subject
     connections: tuple[int, ...] = ()
+    module: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     application: str = ""
     processes: int = 1
@@ -47,8 +49,25 @@ CONTENDERS = (
         "marserve, batch 1",
         TWO_LAYERS,
         (ONE, MANY),
-        {"batch_size": "1", "default_workers_per_model": "1"},
+        settings={"batch_size": "1", "default_workers_per_model": "1"},
         shows_rest=True,
+    ),
+    Contender(
+        "logged",
+        "marserve",
+        "marserve, batch 1, with access log",
+        TWO_LAYERS,
+        (MANY,),
+        settings={"batch_size": "1", "default_workers_per_model": "1", "access_log": "true", "log_level": "info"},
+    ),
+    Contender(
+        "blind",
+        "marserve",
+        "marserve, batch 1, without metrics or access log",
+        TWO_LAYERS,
+        (MANY,),
+        module="bench.floors.unobserved",
+        settings={"batch_size": "1", "default_workers_per_model": "1"},
     ),
     Contender(
         "asgi",
@@ -72,7 +91,7 @@ CONTENDERS = (
         "marserve, batch up to 32",
         TWO_LAYERS,
         (MANY,),
-        {"batch_size": "32", "default_workers_per_model": "1"},
+        settings={"batch_size": "32", "default_workers_per_model": "1"},
     ),
     Contender(
         "marserve_slow",
@@ -80,7 +99,7 @@ CONTENDERS = (
         "marserve, 20 ms a call, two workers",
         SLOW,
         (MANY,),
-        {"batch_size": "1", "default_workers_per_model": "2"},
+        settings={"batch_size": "1", "default_workers_per_model": "2"},
         stretch=3,
     ),
     Contender("loops", "loop", "two bare loops, 20 ms a call", SLOW, processes=2, stretch=3),
@@ -142,6 +161,13 @@ TARGETS = (
         cell("asgi", ONE),
         1.0,
         is_ceiling=True,
+    ),
+    Target(
+        "batch 1, 64 connections, rps: with metrics and access log / without both",
+        "rps",
+        cell("logged", MANY),
+        cell("blind", MANY),
+        0.9,
     ),
     Target(
         "20 ms a call, two workers, 64 connections, rps: marserve / two bare loops",

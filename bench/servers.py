@@ -96,7 +96,10 @@ def _command(contender: Contender, built: Built, folder: Path) -> tuple[list[str
     # The cache is this start's own, so that unpacking is part of the time to the first answer.
     settings = {"cache_folder": str(folder / "cache"), **contender.settings}
     name = contender.subject.name
-    command = [str(Path(sys.executable).with_name("marserve")), "start", "--foreground"]
+    command = [str(Path(sys.executable).with_name("marserve"))]
+    if contender.module:
+        command = [sys.executable, "-m", contender.module]
+    command += ["start", "--foreground"]
     command += ["--model-store", str(built.store), "--models", f"{name}={name}.mar"]
     command += ["--config", str(ROOT / "bench" / "marserve.properties"), "--pid-file", str(folder / "pid")]
     for key, value in settings.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / ".venv-torchserve"
-ORIGINALS = ("torchserve==0.12.0", "torch-model-archiver==0.12.0")
+ORIGINALS = ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch-workflow-archiver==0.2.15")
 PACKAGES = (*ORIGINALS, "pyyaml", "psutil", "packaging", "requests", "pillow")
 
 
@@ -26,7 +26,7 @@ TESTS = ["tests/contract/test_torchserve_pairs.py", "tests/contract/rows"]
 def installed() -> Path:
     """Return the original's command; the environment is made once."""
     command = PLACE / "bin" / "torchserve"
-    if command.exists() and (PLACE / "bin" / "torch-model-archiver").exists():
+    if command.exists() and (PLACE / "bin" / "torch-workflow-archiver").exists():
         return command
     print(f"Making {PLACE}: this takes about a minute once.", flush=True)
     venv.create(PLACE, with_pip=True, clear=True)

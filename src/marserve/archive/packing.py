@@ -15,7 +15,6 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, 
 
 from marserve import __version__
 from marserve.archive.manifest import (
-    ABSENT_HANDLERS,
     MANIFEST_NAME,
     MODEL_NAME_PATTERN,
     Manifest,
@@ -68,10 +67,12 @@ class Contents:
         """Add a file; where two want the same name the later one wins, and the author is told.
 
         Raises:
-            ArchiveError: no such file.
+            ArchiveError: no such file; ``fault`` is "missing".
         """
         if not path.is_file():
-            raise ArchiveError(f"File does not exist: {path}", "Check the path.")
+            error = ArchiveError(f"File does not exist: {path}", "Check the path.")
+            error.fault = "missing"
+            raise error
         before = self.entries.get(name)
         if isinstance(before, Path) and not before.samefile(path):
             self.warnings.append(f"{path} replaces {before}: both would be {name} in the archive.")
@@ -107,15 +108,10 @@ def collect(recipe: Recipe) -> Contents:
     """
     check_model_name(recipe.model_name)
     contents = Contents()
-    if recipe.handler in ABSENT_HANDLERS:
-        contents.warnings.append(
-            f"{recipe.handler} is TorchServe's own, and this version has none of that name: its workers will not "
-            "start. Use torch_service, or a handler.py of your own."
-        )
     if recipe.folder is not None:
         for name, path in tree(recipe.folder, _SKIPPED_FILES, follows_links=True):
             contents.add(name, path)
-    for name, path in _extra_files(recipe.extra_files, contents.warnings):
+    for name, path in extra_files(recipe.extra_files, contents.warnings):
         contents.add(name, path)
     if recipe.signature_file:
         contents.add(SIGNATURE_NAME, Path(recipe.signature_file))
@@ -128,14 +124,18 @@ def collect(recipe: Recipe) -> Contents:
         "configFile": _place(contents, recipe, recipe.config_file),
     }
     model = {"modelName": recipe.model_name, **{key: value for key, value in named.items() if value}}
-    manifest = {
+    contents.set_manifest(torchserve_manifest(recipe.runtime, model))
+    return contents
+
+
+def torchserve_manifest(runtime: str, model: Mapping[str, object]) -> Dict[str, object]:
+    """Return a manifest in TorchServe's form around its ``model``."""
+    return {
         "createdOn": time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(build_time())),
-        "runtime": recipe.runtime,
-        "model": model,
+        "runtime": runtime,
+        "model": dict(model),
         "archiverVersion": __version__,
     }
-    contents.set_manifest(manifest)
-    return contents
 
 
 def collect_mms(folder: Path, model_name: str, handler: str, runtime: str) -> Contents:
@@ -181,7 +181,8 @@ def tree(folder: Path, skipped_files: Iterable[str], follows_links: bool) -> Ite
                 yield inside, Path(parent, name)
 
 
-def _extra_files(items: Sequence[str], warnings: List[str]) -> Iterator[Tuple[str, Path]]:
+def extra_files(items: Sequence[str], warnings: List[str]) -> Iterator[Tuple[str, Path]]:
+    """Yield name and path of the files that items name: files, wildcards, and folders, whose contents go in."""
     for item in items:
         paths = [item]
         if glob.has_magic(item) and not os.path.exists(item):
