@@ -22,7 +22,8 @@ from starlette.routing import Route
 
 from marserve.config.address import Address
 from marserve.doors.http.connection import Exchange, Lane, Limits
-from marserve.doors.http.listener import Listener, tls_context
+from marserve.doors.http.listener import Listener
+from marserve.doors.http.tls import TlsContext, tls_context
 from marserve.errors import ConfigError
 
 TLS = Path(__file__).parent / "tls"
@@ -633,7 +634,7 @@ def test_a_socket_that_another_server_has_taken_is_left_alone(loop_factory: Loop
 # ---- TLS
 
 
-def server_context() -> ssl.SSLContext:
+def server_context() -> TlsContext:
     return tls_context(str(TLS / "test-certificate.pem"), str(TLS / "test-key.pem"))
 
 
@@ -658,15 +659,24 @@ def test_tls_is_served(loop_factory: Loop) -> None:
     play(loop_factory, scenario)
 
 
-def test_plain_http_to_a_tls_port_is_one_line_in_the_log(
-    loop_factory: Loop, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"nonsense"])
+def test_plain_http_to_a_tls_port_is_answered_in_plain_http(
+    loop_factory: Loop, caplog: pytest.LogCaptureFixture, method: bytes
 ) -> None:
+    context = server_context()
+    context.plain_answer = b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno"
+
     async def scenario() -> None:
-        async with serve(address=replace(ANY, scheme="https"), context=server_context()) as served:
+        async with serve(address=replace(ANY, scheme="https"), context=context) as served:
             peer = await served.connect()
-            peer.writer.write(post(b"/a", b""))
-            await peer.reader.read()
+            peer.writer.write(method + b" /a HTTP/1.1\r\ncontent-length: 300000\r\n\r\n")
+            assert await peer.reader.readexactly(len(context.plain_answer)) == context.plain_answer
+            peer.writer.write(bytes(300_000))  # a client that sends on is not reset: its answer may be on the way yet
+            await peer.writer.drain()
+            peer.writer.write_eof()
+            assert await peer.reader.read() == b""
             await peer.leave()
+            assert served.listener.connection_count == 0
 
     with caplog.at_level(logging.INFO, "marserve"):
         play(loop_factory, scenario)
@@ -675,3 +685,19 @@ def test_plain_http_to_a_tls_port_is_one_line_in_the_log(
         "A client spoke plain HTTP to an https address; it should use https://."
     ]
     assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_a_handshake_that_fails_is_one_line_in_the_log(loop_factory: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serve(address=replace(ANY, scheme="https"), context=server_context()) as served:
+            peer = await served.connect()
+            peer.writer.write(b"\x16\x03\x01\x00\x02no")
+            await peer.reader.read()
+            await peer.leave()
+
+    with caplog.at_level(logging.INFO, "marserve"):
+        play(loop_factory, scenario)
+
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("marserve")]
+    assert len(told) == 1
+    assert told[0].startswith("A TLS handshake failed: ")

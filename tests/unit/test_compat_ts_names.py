@@ -1,4 +1,4 @@
-"""Everything that archives in the wild import from ``ts`` is there."""
+"""What the names of ``ts`` stand for; that each is there is held by ``contract/rows/test_python_apis.py``."""
 
 from types import SimpleNamespace
 
@@ -7,61 +7,6 @@ from ts_modules import module
 
 from marserve.errors import PredictionException
 from marserve.service.context import Context, RequestProcessor
-
-SURFACE = {
-    "": "__version__",
-    "version": "__version__",
-    "context": "Context RequestProcessor",
-    "service": "Service PredictionException PREDICTION_METRIC emit_metrics",
-    "model_loader": "ModelLoader ModelLoaderFactory TsModelLoader",
-    "model_service.model_service": "ModelService SingleNodeService",
-    "protocol.otf_message_handler": "create_predict_response create_load_model_response retrieve_msg "
-    "send_intermediate_predict_response",
-    "handler_utils.utils": "send_intermediate_predict_response import_class create_predict_response",
-    "handler_utils.timer": "timed",
-    "handler_utils.micro_batching": "MicroBatching",
-    "handler_utils.text_utils": "get_tokenizer ngrams_iterator",
-    "torch_handler.base_handler": "BaseHandler PROFILER_AVAILABLE",
-    "torch_handler.vision_handler": "VisionHandler",
-    "torch_handler.image_classifier": "ImageClassifier",
-    "torch_handler.image_segmenter": "ImageSegmenter",
-    "torch_handler.object_detector": "ObjectDetector",
-    "torch_handler.text_handler": "TextHandler",
-    "torch_handler.text_classifier": "TextClassifier",
-    "torch_handler.densenet_handler": "DenseNetHandler list_classes_from_module",
-    "torch_handler.contractions": "CONTRACTION_MAP",
-    "torch_handler.request_envelope.base": "BaseEnvelope",
-    "torch_handler.request_envelope.body": "BodyEnvelope",
-    "torch_handler.request_envelope.json": "JSONEnvelope",
-    "torch_handler.request_envelope.kserve": "KServeEnvelope",
-    "torch_handler.request_envelope.kservev2": "KServev2Envelope",
-    "torch_handler.unit_tests.test_utils.mock_context": "MockContext",
-    "torch_handler.unit_tests.test_utils.model_dir": "copy_files download_model",
-    "metrics.dimension": "Dimension",
-    "metrics.metric": "Metric MetricUnit",
-    "metrics.caching_metric": "CachingMetric",
-    "metrics.metric_type_enum": "MetricTypes",
-    "metrics.metric_cache_yaml_impl": "MetricsCacheYamlImpl",
-    "metrics.metric_cache_abstract": "MetricCacheAbstract",
-    "metrics.metric_abstract": "MetricAbstract",
-    "metrics.metric_cache_errors": "GeneralMetricsCacheError MetricsCacheIOError MetricsCachePyYamlError "
-    "MetricsCacheTypeError MetricsCacheValueError MetricsCacheKeyError",
-    "metrics.metrics_store": "MetricsStore",
-    "metrics.unit": "Units",
-    "metrics.system_metrics": "collect_all cpu_utilization memory_used gpu_utilization",
-    "metrics.process_memory_metric": "get_cpu_usage check_process_mem_usage",
-    "metrics.metric_collector": "main",
-    "metrics.metric_encoder": "MetricEncoder",
-    "utils.util": "PredictionException list_classes_from_module load_label_mapping map_class_to_label "
-    "get_yaml_config check_valid_pt2_backend CLEANUP_REGEX deprecated PT2Backend",
-}
-
-
-@pytest.mark.parametrize("name", SURFACE)
-def test_the_names_of_a_module(name):
-    found = module(name)
-
-    assert [each for each in SURFACE[name].split() if not hasattr(found, each)] == []
 
 
 def test_they_are_the_classes_that_workers_use():

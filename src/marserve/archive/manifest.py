@@ -28,8 +28,6 @@ BUILT_IN_HANDLERS = frozenset(
         "trt_llm_handler",
     )
 )
-#: Those of them that stand on a framework of their own, and that no worker of ours can start.
-ABSENT_HANDLERS = frozenset(("dali_image_classifier", "vllm_handler", "trt_llm_handler"))
 #: Short names of services of our own library, which need no file either.
 LIBRARY_HANDLERS = frozenset(("onnx_service", "torch_service"))
 #: Handlers of the C++ runtime that come without a file.
@@ -190,20 +188,28 @@ def read_manifest(folder: Path, must_be_whole: bool = True) -> Manifest:
         must_be_whole: the files that the manifest names must be there.
 
     Raises:
-        ManifestError: it is no JSON, no manifest, or names a file that is not there.
+        ManifestError: it is no JSON, no manifest, or names a file that is not there, or lies elsewhere.
     """
     root = manifest_root(folder)
     path = _manifest_file(root)
     if path is None:
         return Manifest()
     manifest = Manifest.parse(load_json(path))
-    for key, name in manifest.named_files() if must_be_whole else ():
-        if not _is_inside(name) or not (root / name).exists():
+    for key, name in manifest.named_files():
+        if not _is_inside(name) or (must_be_whole and not (root / name).exists()):
             raise ManifestError(
                 f"The manifest names {name!r} as {key}, and the archive has no such file.",
                 "Pack the archive again with that file, or take the name out of the manifest.",
             )
     return manifest
+
+
+def file_model_name(location: str) -> str:
+    """Return the name that TorchServe gives a model whose archive does not say it: made of the file's."""
+    name = location.rsplit("/", 1)[-1]
+    if ".mar" in name or ".model" in name:
+        name = name.rsplit(".", 1)[0]
+    return re.sub(r"\W|^_", "_", name)
 
 
 def load_json(path: Path) -> object:

@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import argparse
+import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from marserve.archive.manifest import MANIFEST_NAME
 from marserve.archive.packing import Recipe, check_model_name, collect
 from marserve.archive.verify import check_foreign_signature
-from marserve.archive.writer import FORMATS
+from marserve.archive.writer import FORMATS, Packed
 from marserve.cli.packing import pack, run_archiver, say, summary
 from marserve.errors import ArchiveError
 
 
+@dataclass
+class ModelArchiverConfig:
+    """What to pack, and where to; the names are those of the flags. Scripts build it by its old name."""
+
+    model_name: str
+    handler: str
+    version: str
+    serialized_file: str | None = None
+    model_file: str | None = None
+    extra_files: str | None = None
+    runtime: str = "python"
+    export_path: str = field(default_factory=os.getcwd)
+    archive_format: str = "default"
+    force: bool = False
+    requirements_file: str | None = None
+    config_file: str | None = None
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> ModelArchiverConfig:
+        """Return the config that the parsed flags ask for."""
+        return cls(**{each.name: getattr(args, each.name) for each in fields(cls)})
+
+
 def main(argv: list[str] | None = None) -> int:
     """Pack a model; return 0, 1 when it cannot be packed, 2 for wrong flags. Standard output stays empty."""
-    args = _parser().parse_args(argv)
-    return run_archiver(lambda: _pack(args))
+    config = parse(argv)
+    return run_archiver(lambda: say(summary(pack_model(config))))
 
 
-def _pack(args: argparse.Namespace) -> None:
-    check_model_name(args.model_name)
-    folder = _export_folder(args.export_path)
+def pack_model(config: ModelArchiverConfig, manifest: str = "") -> Packed:
+    """Pack a model; ``manifest`` is written in place of the one that ``config`` describes.
+
+    Raises:
+        ArchiveError: a file is missing (``fault`` is "missing"), the output is there, or cannot be written.
+        ManifestError: the model's name is not allowed.
+    """
+    check_model_name(config.model_name)
+    folder = _export_folder(Path(config.export_path))
     recipe = Recipe(
-        model_name=args.model_name,
-        version=args.version,
-        handler=args.handler,
-        serialized_file=args.serialized_file or "",
-        model_file=args.model_file or "",
-        extra_files=[item for item in (args.extra_files or "").split(",") if item],
-        runtime=args.runtime,
-        requirements_file=args.requirements_file or "",
-        config_file=args.config_file or "",
+        model_name=config.model_name,
+        version=config.version,
+        handler=config.handler,
+        serialized_file=config.serialized_file or "",
+        model_file=config.model_file or "",
+        extra_files=[item for item in (config.extra_files or "").split(",") if item],
+        runtime=config.runtime,
+        requirements_file=config.requirements_file or "",
+        config_file=config.config_file or "",
     )
     contents = collect(recipe)
+    if manifest:
+        contents.entries[MANIFEST_NAME] = manifest.encode()
     contents.warnings += check_foreign_signature(contents.manifest(), contents.entries)
     # A folder that is there keeps its other files: users add to it by packing again.
-    say(summary(pack(contents, args.model_name, folder, args.archive_format, args.force, keep_others=True)))
+    return pack(contents, config.model_name, folder, config.archive_format, config.force, keep_others=True)
 
 
 def _export_folder(path: Path) -> Path:
@@ -49,7 +83,8 @@ def _export_folder(path: Path) -> Path:
     return path
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse(argv: list[str] | None = None) -> ModelArchiverConfig:
+    """Return what the command's flags ask for; ends the process by 2 where they are wrong."""
     parser = argparse.ArgumentParser(prog="torch-model-archiver", description="Packs a PyTorch model into a .mar.")
     parser.add_argument("--model-name", required=True, help="name of the model, and of the file that is written")
     parser.add_argument("--serialized-file", help="weights: a state dict, TorchScript, ONNX, AOTInductor, …")
@@ -59,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--extra-files", help="files, folders and wildcards, separated by commas")
     parser.add_argument("--runtime", choices=["python", "python3", "LSP"], default="python", help="runs the handler")
-    parser.add_argument(
-        "--export-path", type=Path, default=Path(), help="folder to write to; the working directory by default"
-    )
+    parser.add_argument("--export-path", default=".", help="folder to write to; the working directory by default")
     parser.add_argument(
         "--archive-format",
         choices=list(FORMATS),
@@ -72,4 +105,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--version", required=True, help="version of the model")
     parser.add_argument("-r", "--requirements-file", help="pip requirements of the handler")
     parser.add_argument("-c", "--config-file", help="YAML file with the model's configuration")
-    return parser
+    return ModelArchiverConfig.from_args(parser.parse_args(argv))

@@ -47,14 +47,9 @@ BUILT_IN = {
     "object_detector": "ts.torch_handler.object_detector",
     "text_classifier": "ts.torch_handler.text_classifier",
     "densenet_handler": "ts.torch_handler.densenet_handler",
-}
-#: Built-in handlers of TorchServe that are not there, and what to use in a handler of one's own.
-ABSENT = {
-    "dali_image_classifier": "nvidia-dali",
-    "vllm_handler": "vllm",
-    "trt_llm_handler": "tensorrt_llm",
-    "base_deepspeed_handler": "deepspeed",
-    "base_pippy_handler": "torch.distributed.pipelining",
+    "dali_image_classifier": "ts.torch_handler.dali_image_classifier",
+    "vllm_handler": "ts.torch_handler.vllm_handler",
+    "trt_llm_handler": "ts.torch_handler.trt_llm_handler",
 }
 _TIMED_STEPS = (("preprocess", PREPROCESS), ("inference", INFERENCE), ("postprocess", POSTPROCESS))
 
@@ -152,11 +147,6 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
         is_inside = not candidate.startswith("/") and ".." not in candidate.split("/")
         if is_inside and (folder / candidate).is_file():
             return _guarded(handler, partial(_import_file, folder, candidate)), wanted
-    if handler in ABSENT:
-        raise LoadError(
-            f"The built-in handler {handler!r} is not part of marserve.",
-            f"Write a handler that uses {ABSENT[handler]} itself, and install that where the worker runs.",
-        )
     target = BUILT_IN.get(handler, handler if handler.startswith("marserve.") else "")
     if target:
         module_part, wanted = split_handler(target)

@@ -167,7 +167,6 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
             output = predict(data)
         spent = round((time.perf_counter() - began) * 1000, 2)
         context.metrics.add_time("HandlerTime", spent, None, "ms")
-        context.metrics.add_time("PredictionTime", spent, None, "ms")
         return output
 
     def _infer_with_profiler(self, data: List[Any]) -> Tuple[Any, Any]:

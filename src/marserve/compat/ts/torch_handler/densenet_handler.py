@@ -27,5 +27,4 @@ class DenseNetHandler(BaseHandler):
         output = self.inference(torch.stack(tensors))
         spent = round((time.perf_counter() - began) * 1000, 2)
         context.metrics.add_time("HandlerTime", spent, None, "ms")
-        context.metrics.add_time("PredictionTime", spent, None, "ms")
         return [output]

@@ -1,4 +1,4 @@
-"""The archiver commands: flags, texts, exit codes and layouts that scripts of the old ones rely on."""
+"""The archiver commands beyond the feature table (``rows/test_archivers.py``): ours, and Multi Model Server's."""
 
 from __future__ import annotations
 
@@ -104,17 +104,6 @@ class TestTorchModelArchiver:
             "configFile": "config.yaml",
         }
 
-    def test_absent_options_are_left_out(self) -> None:
-        torch()
-
-        assert manifest("out/m.mar")["model"] == {"modelName": "m", "handler": "h.py", "modelVersion": "1.0"}
-
-    def test_manifest_is_indented_by_two(self) -> None:
-        torch()
-
-        with zipfile.ZipFile("out/m.mar") as packed:
-            assert packed.read(MANIFEST_NAME).startswith(b'{\n  "createdOn": "')
-
     @pytest.mark.parametrize(
         ("handler", "written"), [("h", "h"), ("h.py", "h.py"), ("h.py:f", "h.py:f"), ("./h:f", "h:f")]
     )
@@ -124,36 +113,9 @@ class TestTorchModelArchiver:
         assert "h.py" in names("out/m.mar")
         assert manifest("out/m.mar")["model"]["handler"] == written  # type: ignore[index]
 
-    @pytest.mark.parametrize(
-        "handler",
-        [
-            *("base_handler", "text_classifier", "image_classifier", "object_detector", "image_segmenter"),
-            *("dali_image_classifier", "vllm_handler", "trt_llm_handler"),
-        ],
-    )
-    def test_built_in_handlers_need_no_file(self, handler: str) -> None:
-        assert torch(handler=handler) == 0
-        assert names("out/m.mar") == {MANIFEST_NAME}
-
-    def test_who_packs_a_built_in_handler_hears_that_it_cannot_be_served(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert torch(handler="vllm_handler") == 0
-        assert "WARNING - vllm_handler is TorchServe's own" in capsys.readouterr().err
-
     @pytest.mark.parametrize(("handler", "status"), [("BaseHandler", 0), ("TorchScriptHandler", 0), ("mine", 1)])
     def test_cpp_runtime_has_handlers_of_its_own(self, handler: str, status: int) -> None:
         assert torch("--runtime", "LSP", handler=handler) == status
-
-    def test_formats(self) -> None:
-        for archive_format in ("default", "zip-store", "tgz", "no-archive"):
-            assert torch("--archive-format", archive_format, "-f", "--extra-files", "extra") == 0
-
-        with tarfile.open("out/m.tar.gz") as packed:
-            assert set(packed.getnames()) == {
-                f"m/{name}" for name in ("h.py", "a.txt", "b.bin", "sub/c.txt", ".hidden", MANIFEST_NAME)
-            }
-        assert below("out/m") == names("out/m.mar")
 
     def test_folder_that_is_there_keeps_its_other_files(self) -> None:
         torch("--archive-format", "no-archive")
@@ -162,30 +124,6 @@ class TestTorchModelArchiver:
         assert torch("--archive-format", "no-archive", "-f") == 0
 
         assert below("out/m") == {"h.py", "mine.txt", MANIFEST_NAME}
-
-    @pytest.mark.parametrize(
-        ("extra", "expected"),
-        [
-            ("extra/*.txt", {"a.txt"}),
-            ("extra/?.bin", {"b.bin"}),
-            ("extra/[ab]*,req.txt", {"a.txt", "b.bin", "req.txt"}),
-            ("extra/*", {"a.txt", "b.bin", "c.txt"}),
-            ("req.txt,,", {"req.txt"}),
-        ],
-    )
-    def test_extra_files_expand(self, extra: str, expected: set[str]) -> None:
-        assert torch("--extra-files", extra) == 0
-        assert names("out/m.mar") - {"h.py", MANIFEST_NAME} == expected
-
-    def test_existing_output_is_kept_without_force(self, capsys: pytest.CaptureFixture[str]) -> None:
-        torch()
-
-        assert torch() == 1
-        told = capsys.readouterr().err
-        assert "out/m.mar already exists." in told
-        assert "Please specify --force/-f option to overwrite the model archive output file." in told
-        assert torch("--force") == 0
-        assert "Overwriting out/m.mar ..." in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "text"),
@@ -201,13 +139,6 @@ class TestTorchModelArchiver:
         assert torch(*arguments) == 1
         assert text in capsys.readouterr().err
         assert list(Path("out").iterdir()) == []
-
-    @pytest.mark.parametrize("name", ["_m", "a b", "-m.", "ä", "a/b"])
-    def test_model_names_are_checked(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
-        arguments = [f"--model-name={name}", "--version=1", "--handler=h.py"]
-
-        assert torch_model_archiver(arguments) == 1
-        assert "^[A-Za-z0-9][A-Za-z0-9_\\-.]*$" in capsys.readouterr().err
 
     @pytest.mark.parametrize("missing", ["--model-name", "--version", "--handler"])
     def test_missing_flags_end_with_two(self, missing: str) -> None:

@@ -1,0 +1,1 @@
+"""Preprocessing on a GPU."""

@@ -1,0 +1,1 @@
+"""Handlers of models that are spread over several devices."""
