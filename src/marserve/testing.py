@@ -196,6 +196,7 @@ class RecordingObserver:
         jobs: jobs that ended, in order.
         metrics: blocks of metrics.
         workers, versions: (name, state) of each change.
+        retries: (number, seconds to wait) of each worker that is tried again.
         requests: (client, method, target, status).
     """
 
@@ -203,6 +204,7 @@ class RecordingObserver:
         self.jobs: list[Job] = []
         self.metrics: list[bytes] = []
         self.workers: list[tuple[str, str]] = []
+        self.retries: list[tuple[int, float]] = []
         self.versions: list[object] = []
         self.requests: list[tuple[object, str, str, int]] = []
 
@@ -218,6 +220,10 @@ class RecordingObserver:
     def worker_changed(self, worker: object) -> None:
         """See ``Observer``."""
         self.workers.append((str(getattr(worker, "name", "")), str(getattr(worker, "state", ""))))
+
+    def worker_retried(self, worker: object, wait: float) -> None:
+        """See ``Observer``."""
+        self.retries.append((int(getattr(worker, "number", 0)), wait))
 
     def version_changed(self, version: object) -> None:
         """See ``Observer``."""
@@ -489,6 +495,7 @@ class FakeProcess:
         self.lines: deque[str] = deque(maxlen=50)
         self.launch = launch
         self.kills: list[bool] = []
+        self.included: list[int] = []
         self.exit: Exit | None = None
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
@@ -523,6 +530,10 @@ class FakeProcess:
             if self.worker is not None:
                 self.worker.close()
             self._loop.call_soon(self._on_exit, self, how)
+
+    def include(self, pids: Sequence[int]) -> None:
+        """See ``Process``."""
+        self.included += pids
 
     def kill(self, hard: bool) -> None:
         """See ``Process``."""

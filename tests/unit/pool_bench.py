@@ -8,7 +8,7 @@ from itertools import count
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.job import Job, JobKind
 from marserve.batching.queue import JobQueue
-from marserve.supervisor import dispatch, link, pool, worker
+from marserve.supervisor import dispatch, link, pool, restarts, worker
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import RestartPolicy
@@ -16,14 +16,26 @@ from marserve.supervisor.pool import Pool, PoolSettings
 from marserve.testing import GOOD, FakeStarter, RecordingObserver, RecordingReply, settle
 
 #: Modules whose clock a test replaces.
-TIMED = (dispatch, link, pool, worker)
+TIMED = (dispatch, link, pool, restarts, worker)
 
 
 class PoolBench:
     """A pool and everything that it needs; ``jobs`` are those that it has accepted."""
 
     def __init__(
-        self, clock, folder, *, script=GOOD, bound=100, size=1, delay=0.0, deadline=1e6, waits=(0.0,), **settings
+        self,
+        clock,
+        folder,
+        *,
+        script=GOOD,
+        bound=100,
+        size=1,
+        delay=0.0,
+        deadline=1e6,
+        waits=(0.0,),
+        restart=None,
+        observer=None,
+        **settings,
     ):
         self.clock = clock
         self.gate = Gate(folder / "gate.sock")
@@ -31,7 +43,7 @@ class PoolBench:
         self.starter = FakeStarter(script)
         self.observer = RecordingObserver()
         self.queue = JobQueue(bound, BatchPolicy(size, delay))
-        told = PoolSettings(arena_bytes=1 << 20, restart=RestartPolicy(waits=waits), **settings)
+        told = PoolSettings(arena_bytes=1 << 20, restart=restart or RestartPolicy(waits=waits), **settings)
         self.pool = Pool(
             "m:1.0",
             "the version",
@@ -40,7 +52,7 @@ class PoolBench:
             told,
             self.starter,
             self.gate,
-            self.observer,
+            observer(self.observer) if observer else self.observer,
             count(9000),
             Crowd(2, 0.0002),
         )

@@ -8,6 +8,7 @@ import pytest
 
 from marserve.errors import LocalProtocolError
 from marserve.supervisor.lifecycle import (
+    RESTARTS,
     WORKER_MOVES,
     RestartPolicy,
     Row,
@@ -75,14 +76,12 @@ def test_a_worker_that_has_served_for_a_while_begins_a_new_row():
     assert row.next_wait(501.0, 0.0) == 1.0
 
 
-def test_an_operator_begins_a_new_row():
-    row = Row(POLICY)
-    row.next_wait(100.0, 0.0)
-    assert row.next_wait(500.0, 0.0) is None
+def test_a_row_may_end_with_each_load_that_succeeds():
+    row = Row(RESTARTS["torchserve"])
 
-    row.reset()
-
-    assert row.next_wait(501.0, 0.0) == 0.0
+    assert [row.next_wait(100.0 + at, 0.0) for at in range(6)] == [1, 1, 2, 3, 5, 8]
+    assert row.next_wait(500.0, 0.1) == 1
+    assert row.next_wait(501.0, 0.0) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ from marserve.errors import (
 from marserve.supervisor import link as link_module
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.dispatch import ALONE, AWAITED, LOOK, QUICK
-from marserve.supervisor.lifecycle import VersionState
-from marserve.supervisor.pool import LOAD_TRIES, MOST_ATTEMPTS
+from marserve.supervisor.lifecycle import RestartPolicy, VersionState
+from marserve.supervisor.pool import MOST_ATTEMPTS
 from marserve.supervisor.process import Exit
+from marserve.supervisor.restarts import LOAD_TRIES
 from marserve.testing import GOOD, HELD, FakeClock, RecordingReply, Script, in_fake_time, settle
 from marserve.wire import page
 
@@ -477,6 +478,84 @@ async def test_a_service_that_does_not_load_ends_the_tries_and_says_why(clock, b
     await house.close()
 
 
+PATIENT = RestartPolicy(waits=(1.0, 2.0), window=5.0, settle=0.0, repeats_failed_loads=True)
+
+
+@in_fake_time
+async def test_a_service_that_does_not_load_may_be_tried_again(clock, bench):
+    house = bench(script=Script(outcome=FAILS), restart=PATIENT)
+    house.pool.scale(1)
+    jobs = house.submit(b"a")
+
+    with pytest.raises(LoadError, match="No module named x"):
+        await house.pool.wait_ready(1)
+
+    assert "No module named x" in house.pool.why_degraded()
+    assert (house.pool.state, house.pool.failure) == (VersionState.STARTING, None)
+    house.starter.script = GOOD
+    assert await answers(jobs) == [b"a"], "who waits for an answer is in no hurry"
+    assert house.pool.workers[0].number == 9000, "who replaces a worker has its number"
+    assert house.observer.retries == [(9000, 1.0)]
+    await house.close()
+
+
+@in_fake_time
+async def test_after_the_tries_nobody_waits(clock, bench):
+    house = bench(script=Script(outcome=FAILS), restart=PATIENT)
+    house.pool.scale(1)
+    jobs = house.submit(b"a")
+    began = clock.monotonic()
+
+    [error] = await errors(jobs)
+
+    assert isinstance(error, NoWorker)
+    assert house.observer.retries == [(9000, 1.0), (9000, 2.0), (9000, 2.0), (9000, 2.0)]
+    assert clock.monotonic() - began == pytest.approx(7.0)
+    assert house.pool.state is VersionState.FAILED
+    with pytest.raises(NoWorker, match="there is no further try"):
+        house.submit(b"b")
+    await house.close()
+
+
+@in_fake_time
+async def test_a_process_that_ends_while_it_loads_may_be_tried_again(clock, bench):
+    house = bench(script=Script(dies=3), restart=PATIENT)
+    house.pool.scale(1)
+
+    with pytest.raises(LoadError, match="exit code 3"):
+        await house.pool.wait_ready(1)
+
+    house.starter.script = GOOD
+    await house.pool.wait_until(lambda: house.pool.ready_count == 1)
+    await house.close()
+
+
+@in_fake_time
+async def test_memory_that_runs_out_while_loading_ends_the_tries_of_the_patient_too(clock, bench):
+    house = bench(script=Script(outcome={"ok": False, "kind": "OutOfMemory", "message": "m"}), restart=PATIENT)
+    house.pool.scale(1)
+
+    with pytest.raises(OutOfMemory):
+        await house.pool.wait_ready(1)
+
+    assert isinstance(house.pool.failure, OutOfMemory)
+    assert house.observer.retries == []
+    await house.close()
+
+
+@in_fake_time
+async def test_each_worker_has_its_own_row_of_waits(clock, bench):
+    house = await bench(waits=(1.0, 9.0)).scaled(2)
+
+    for process in house.starter.processes[:2]:
+        process.end(KILLED)
+    await settle()
+    await house.pool.wait_ready(2)
+
+    assert house.observer.retries == [(9000, 1.0), (9001, 1.0)]
+    await house.close()
+
+
 @in_fake_time
 async def test_memory_that_runs_out_while_loading_is_told_as_that(clock, bench):
     house = await bench(script=Script(outcome={"ok": False, "kind": "OutOfMemory", "message": "m"})).scaled(1)
@@ -626,7 +705,64 @@ async def test_who_waits_for_a_version_that_is_removed_meanwhile_is_told(clock, 
     await house.close()
 
 
+# Tickets
+
+
+@in_fake_time
+async def test_with_tickets_only_a_worker_that_waits_is_given_jobs(clock, bench):
+    house = await bench(script=HELD, has_tickets=True).scaled(1)
+    running = house.submit(b"a")
+    batch = await house.worker().next_batch()
+
+    with pytest.raises(QueueFull, match="waits for a request"):
+        house.submit(b"b")
+
+    house.worker().serve(batch)
+    await answers(running)
+    later = house.submit(b"c")
+    house.worker().serve(await house.worker().next_batch())
+    assert await answers(later) == [b"c"]
+    await house.close()
+
+
+@in_fake_time
+async def test_a_worker_that_fills_its_batch_still_waits(clock, bench):
+    house = await bench(script=HELD, has_tickets=True, size=2, delay=1.0).scaled(1)
+
+    both = house.submit(b"a", b"b")
+
+    house.worker().serve(await house.worker().next_batch())
+    assert await answers(both) == [b"a", b"b"]
+    await house.close()
+
+
+@in_fake_time
+async def test_without_a_worker_a_ticket_says_why(clock, bench):
+    house = bench(has_tickets=True)
+
+    with pytest.raises(NoWorker):
+        house.submit(b"a")
+    await house.close()
+
+
 # Time that runs out
+
+
+@in_fake_time
+async def test_what_is_late_when_a_worker_becomes_free_is_not_run(clock, bench):
+    house = await bench(script=HELD, deadline=5.0, works_ahead=False).scaled(1)
+    await warmed(house, 1)
+    running, late = house.submit(b"a", b"b")
+    batch = await house.worker().next_batch()
+    assert house.queue.peek(2) == [late], "no worker is given ahead what may be late when its turn comes"
+    clock.advance(6.0)
+
+    house.worker().serve(batch)
+
+    assert isinstance((await errors([late]))[0], JobTimeout)
+    assert await answers([running]) == [b"a"]
+    assert not house.worker().batches
+    await house.close()
 
 
 @in_fake_time

@@ -13,7 +13,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from marserve.service.codec import Part, spread
-from marserve.service.metrics import MetricsStore
+from marserve.service.metrics import DECLARED, MetricsStore
 
 #: Headers as received: flat (name, value, name, value), or the same joined by line feeds.
 RawHeaders = Union[Sequence[bytes], bytes]
@@ -215,7 +215,10 @@ class Context:
         self.model_yaml_config: Dict[str, Any] = model_yaml_config if model_yaml_config is not None else {}
         self.device = "cpu" if gpu is None else f"cuda:{gpu}"
         self.thread_count = thread_count
-        self.metrics = metrics if metrics is not None else MetricsStore(lambda: self.request_ids, model_name)
+        if metrics is None:
+            metrics = MetricsStore(lambda: self.request_ids, model_name)
+            metrics.declare(DECLARED)
+        self.metrics = metrics
         self.stopping_criteria: Optional[Sequence[Callable[..., Any]]] = None
         self.cl_socket: Any = None
         self._send: Optional[Callable[[Sequence[Any], int, str], None]] = None

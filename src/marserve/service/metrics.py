@@ -31,6 +31,9 @@ UNITS: Dict[Optional[str], str] = {
 _TIME_UNITS = ("ms", "s")
 _SIZE_UNITS = ("MB", "kB", "GB", "B")
 
+#: What TorchServe declares for services where no file does: lists of kind, name, unit, dimensions.
+DECLARED = [[GAUGE, name, "ms", ["ModelName", "Level"]] for name in ("HandlerTime", "PredictionTime")]
+
 #: Dimensions as a service gives them: objects with ``name`` and ``value``.
 Dimensions = Optional[Sequence[object]]
 RequestIds = Union[Mapping[int, str], Callable[[], Mapping[int, str]]]

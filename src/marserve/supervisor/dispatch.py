@@ -9,7 +9,7 @@ from typing import Protocol
 
 from marserve.batching.job import Job, JobState
 from marserve.batching.queue import JobQueue
-from marserve.errors import JobTimeout, ServeError
+from marserve.errors import JobTimeout, QueueFull, ServeError
 from marserve.supervisor.concurrency import give_up_unwanted
 from marserve.supervisor.link import Link
 from marserve.wire import page
@@ -47,14 +47,22 @@ class Staff(Protocol):
 
 
 class Dispatcher:
-    """The queue of a version, the links that have room for its jobs, and the rule between them."""
+    """The queue of a version, the links that have room for its jobs, and the rule between them.
 
-    def __init__(self, name: str, queue: JobQueue, job_ended: Callable[[Job], None], staff: Staff) -> None:
+    Args:
+        works_ahead: whether a worker is given batches behind the one that it runs. Who waits there is not looked at
+            when its deadline comes.
+    """
+
+    def __init__(
+        self, name: str, queue: JobQueue, job_ended: Callable[[Job], None], staff: Staff, works_ahead: bool = True
+    ) -> None:
         # Lifetime of the version
         self.name = name
         self.queue = queue
         self.job_ended = job_ended
         self._staff = staff
+        self._works_ahead = works_ahead
         self._loop = asyncio.get_running_loop()
         # Who can be given work
         self.links: list[Link] = []
@@ -91,6 +99,20 @@ class Dispatcher:
         self._alone = 0
         self._has_tick = True
         self._loop.call_soon(self._tick)
+
+    def submit_with_ticket(self, job: Job) -> None:
+        """Accept a job if a worker waits for it; see ``submit``.
+
+        Raises:
+            QueueFull: every worker has a batch, or one that only waits for its delay and is full.
+        """
+        waiting = sum(not link.in_flight for link in self.links)
+        if len(self.queue) >= waiting * self.queue.policy.batch_size:
+            self._staff.refuse_if_hopeless()
+            raise QueueFull(
+                f"No worker of {self.name} waits for a request.", "Try again later, or take useJobTicket away."
+            )
+        self.submit(job)
 
     def _await(self, link: Link) -> None:
         """Await the answer of a quick service in place: requests come one at a time.
@@ -167,11 +189,15 @@ class Dispatcher:
         queue = self.queue
         links = self.links
         touched: list[Link] = []
+        if queue.is_late(now):
+            self._end_late(now)
         while queue.has_jobs:
             link = _freest(links)
             if link is None:
                 break
             is_free = not link.in_flight or link.is_concurrent
+            if not (is_free or self._works_ahead):
+                break
             batch = queue.take(is_free, now)
             if not isinstance(batch, list):
                 if batch is not None and is_free:
@@ -214,15 +240,18 @@ class Dispatcher:
         now = time.monotonic()
         self._take_back_behind_slow()
         self._staff.look_at_workers(now)
+        self._end_late(now)
+        self.keep_looking()
+
+    def _end_late(self, now: float) -> None:
         for job in self.queue.expire(now):
             self.end(job, self._late(job, now))
-        self.keep_looking()
 
     def _late(self, job: Job, now: float) -> JobTimeout:
         why = "no worker was free" if self.links else f"no worker is ready{self._staff.why_none()}"
         return JobTimeout(
             f"The request waited {now - job.arrived:.1f} s in the queue of {self.name}: {why} before its deadline.",
-            "Add workers, or raise job_timeout.",
+            "Add workers, or raise job_timeout or clientTimeoutInMills.",
         )
 
     def _take_back_behind_slow(self) -> None:

@@ -3,7 +3,7 @@
 A worker dies with its server by the system's own doing, but what the service in it has started does not. The guard
 holds the other end of a pipe on which the server tells which process groups there are. The pipe ends with the
 server, however that ends, and the guard then kills the groups that are left, and removes the server's folder with
-the gate's socket. It is a shell script because that is the smallest thing that can wait: one megabyte.
+all that is in it. It is a shell script because that is the smallest thing that can wait: one megabyte.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ while read -r sign group; do
     groups=$left
 done
 for one in $groups; do kill -KILL "-$one" 2>/dev/null; done
-rm -f "$1/gate.sock"
-rmdir "$1" 2>/dev/null
+rm -rf "$1"
 """
 
 
@@ -33,7 +32,7 @@ class Guard:
     """Tells the guard process about the groups of the workers.
 
     Args:
-        folder: the server's, which holds the gate's socket and nothing else.
+        folder: the server's own, with the sockets of the gate and of ranks, and torchrun's logs.
     """
 
     def __init__(self, folder: Path) -> None:

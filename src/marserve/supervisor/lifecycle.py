@@ -61,15 +61,27 @@ class RestartPolicy:
         waits: seconds before the first, second, … try in a row; the last one repeats.
         window: seconds since the first failure of the row after which there is no further try.
         settle: seconds of service after which a worker's death begins a new row.
+        repeats_failed_loads: whether a service that cannot load is tried again while the window lasts, unless memory
+            ran out; else its error ends the tries at once, and so does the third end of its process.
     """
 
     waits: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0)
     window: float = 300.0
     settle: float = 10.0
+    repeats_failed_loads: bool = False
+
+
+_FIBONACCI = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
+#: By dialect. Source of the second: TorchServe 0.12, whose row ends with each load that succeeds.
+RESTARTS: dict[str, RestartPolicy] = {
+    "native": RestartPolicy(),
+    "torchserve": RestartPolicy(waits=_FIBONACCI, settle=0.0, repeats_failed_loads=True),
+    "mms": RestartPolicy(),
+}
 
 
 class Row:
-    """Failures in a row of one pool, and what follows from them. Pure: the time is handed in."""
+    """Failures in a row of one worker, and what follows from them. Pure: the time is handed in."""
 
     __slots__ = ("_first", "_policy", "failures")
 
@@ -86,7 +98,7 @@ class Row:
             served: seconds that the worker had been ready before; 0 when it never was.
         """
         policy = self._policy
-        if served >= policy.settle or not self.failures:
+        if (served and served >= policy.settle) or not self.failures:
             self.failures = 0
             self._first = now
         if now - self._first > policy.window:
@@ -94,10 +106,6 @@ class Row:
         wait = policy.waits[min(self.failures, len(policy.waits) - 1)]
         self.failures += 1
         return wait
-
-    def reset(self) -> None:
-        """Forget the row: the operator asks for a new try."""
-        self.failures = 0
 
 
 def version_state(target: int, ready: int, starting: int, has_failed: bool, is_draining: bool) -> VersionState:

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 
 from marserve.batching.job import Job
 from marserve.batching.queue import JobQueue
-from marserve.errors import LoadError, NoWorker, ServeError, ShuttingDown, WorkerDied, WorkerSilent
+from marserve.errors import LoadError, NoWorker, OutOfMemory, ServeError, ShuttingDown, WorkerDied, WorkerSilent
 from marserve.observer import Observer
+from marserve.supervisor.changes import Changes
 from marserve.supervisor.concurrency import end_silent
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.dispatch import Dispatcher
 from marserve.supervisor.gate import Gate
-from marserve.supervisor.lifecycle import RestartPolicy, Row, VersionState, WorkerState, version_state
-from marserve.supervisor.process import Starter
+from marserve.supervisor.lifecycle import RestartPolicy, VersionState, WorkerState, version_state
+from marserve.supervisor.parallel import Parallel, parallel_environment, program_of
+from marserve.supervisor.process import KILLED, Starter
+from marserve.supervisor.restarts import Restarts
 from marserve.supervisor.worker import LAST_SECONDS, Autopsy, Worker
 
 log = logging.getLogger("marserve.pool")
 
-#: Tries of a worker that dies while it loads before the version counts as failed: a service that ends its own
-#: process never gets as far as an error that could be told.
-LOAD_TRIES = 3
 #: Times that a job is given to a worker before it is answered with an error.
 MOST_ATTEMPTS = 4
-#: Why a process could not be started although the next try may work: descriptors, memory or processes had run out.
-SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,11 @@ class PoolSettings:
         arena_bytes: shared memory of each link for large bodies.
         environment: environment of the workers.
         python: interpreter of the workers, None for the server's.
+        parallel: whether a worker is several processes.
+        pinning: see ``supervisor.parallel.program_of``.
         restart: when dead workers are replaced.
+        has_tickets: see ``Dispatcher.submit_with_ticket``.
+        works_ahead: see ``Dispatcher``.
     """
 
     response_timeout: float = 120.0
@@ -52,7 +53,11 @@ class PoolSettings:
     arena_bytes: int = 64 << 20
     environment: dict[str, str] = field(default_factory=dict)
     python: str | None = None
+    parallel: Parallel = Parallel()
+    pinning: tuple[str, ...] | None = None
     restart: RestartPolicy = RestartPolicy()
+    has_tickets: bool = False
+    works_ahead: bool = True
 
 
 class Pool:
@@ -68,7 +73,7 @@ class Pool:
         starter: Starter,
         gate: Gate,
         observer: Observer,
-        numbers: count[int],
+        numbers: Iterator[int],
         crowd: Crowd,
     ) -> None:
         # Lifetime of the pool
@@ -81,21 +86,25 @@ class Pool:
         self._gate = gate
         self._observer = observer
         self._crowd = crowd
-        self.jobs = Dispatcher(name, queue, observer.job_ended, self)
-        self.submit, self.cancel, self.job_ended = self.jobs.submit, self.jobs.cancel, observer.job_ended
+        self.jobs = Dispatcher(name, queue, observer.job_ended, self, settings.works_ahead)
+        self.submit = self.jobs.submit_with_ticket if settings.has_tickets else self.jobs.submit
+        self.cancel, self.job_ended = self.jobs.cancel, observer.job_ended
         self._numbers = numbers
         self._loop = asyncio.get_running_loop()
+        if settings.parallel.has_ranks and settings.pinning is not None:
+            log.warning("%s: cpu_launcher_enable has no effect on workers of several processes.", name)
         # Workers
         self.target = 0
         self.workers: list[Worker] = []
+        #: why the tries to start workers are over
         self.failure: ServeError | None = None
+        #: why a worker could not load, though it is tried again
+        self.setback: ServeError | None = None
         self.last_autopsy: Autopsy | None = None
-        self._row = Row(settings.restart)
-        self._load_deaths = 0
-        self._restarts: set[asyncio.TimerHandle] = set()
+        self._restarts = Restarts(name, settings.restart, observer, self._start_again)
         self.is_draining = False
-        self._changed: set[asyncio.Future[None]] = set()
-        self.restart_count = 0
+        self._changes = Changes()
+        self.wait_until = self._changes.wait_until
 
     # State
 
@@ -107,12 +116,18 @@ class Pool:
     @property
     def starting_count(self) -> int:
         """Workers that load, or wait for their restart."""
-        return sum(worker.is_loading for worker in self.workers) + len(self._restarts)
+        return sum(worker.is_loading for worker in self.workers) + self._restarts.waiting_count
+
+    @property
+    def restart_count(self) -> int:
+        """Workers that were replaced, or whose replacement has been arranged for."""
+        return self._restarts.count
 
     def why_degraded(self) -> str:
         """Return why workers are missing, "" when they are only on their way."""
-        if self.failure is not None:
-            return self.failure.message
+        why = self.failure or self.setback
+        if why is not None:
+            return why.message
         return self.last_autopsy.reason if self.last_autopsy is not None else ""
 
     @property
@@ -123,33 +138,23 @@ class Pool:
         )
 
     def _has_changed(self) -> None:
-        for waiter in self._changed:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._changed.clear()
+        self._changes.tell()
         self._observer.version_changed(self._version)
-
-    async def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Return once ``is_so`` holds; it is asked again after each change of a worker."""
-        while not is_so():
-            waiter = self._loop.create_future()
-            self._changed.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._changed.discard(waiter)
 
     async def wait_ready(self, wanted: int) -> None:
         """Return once ``wanted`` workers can answer.
 
         Raises:
-            ServeError: the tries to start them are over, or the version is being removed; says why.
+            ServeError: one could not load, whether it is tried again or not, or the version is being removed.
         """
-        await self.wait_until(lambda: self.ready_count >= wanted or self.failure is not None or self.target < wanted)
+        await self.wait_until(
+            lambda: self.ready_count >= wanted or bool(self.failure or self.setback) or self.target < wanted
+        )
         if self.ready_count >= wanted:
             return
-        if self.failure is not None:
-            raise self.failure
+        why = self.failure or self.setback
+        if why is not None:
+            raise why
         if self.is_draining:
             raise ShuttingDown(f"{self.name} was removed before its workers could answer.")
 
@@ -177,7 +182,8 @@ class Pool:
 
     def why_none(self) -> str:
         """See ``Staff``."""
-        return f" ({self.failure.message})" if self.failure is not None else ""
+        why = self.failure or self.setback
+        return f" ({why.message})" if why is not None else ""
 
     def look_at_workers(self, now: float) -> None:
         """See ``Staff``."""
@@ -207,17 +213,25 @@ class Pool:
             f"{self.name} did not load within the startup timeout of {limit:g} s.",
             "Raise startup_timeout if the model needs longer.",
         )
-        self._fail(error)
+        error.fault = "late"
+        self._load_failed(error)
         worker.kill(error)
+
+    def _load_failed(self, error: ServeError) -> None:
+        """Tell who waits; end the tries, unless the next one may do better."""
+        if self.settings.restart.repeats_failed_loads and not isinstance(error, OutOfMemory):
+            self.setback = error
+            self._has_changed()
+        else:
+            self._fail(error)
 
     # Scaling
 
     def scale(self, target: int) -> None:
         """Set how many workers there should be; starts or stops the difference. ``wait_ready`` waits for it."""
         self.target = target
-        self.failure = None
-        self._load_deaths = 0
-        self._row.reset()
+        self.failure = self.setback = None
+        self._restarts.begin_anew()
         self._fill()
         surplus = len(self._serving()) - target
         if surplus > 0:
@@ -231,24 +245,43 @@ class Pool:
         return [worker for worker in self.workers if worker.state in stays]
 
     def _fill(self) -> None:
-        for handle in self._restarts:
-            handle.cancel()
-        self._restarts.clear()
+        self._restarts.call_off()
         for _ in range(self.target - len(self._serving())):
-            self._start_one()
+            self._start_one(next(self._numbers))
 
-    def _start_one(self) -> None:
-        number = next(self._numbers)
-        worker = Worker(number, f"{self.name}#{number}", self, self._load(number), self.settings.arena_bytes)
+    def _start_again(self, number: int) -> None:
+        if self.target > len(self._serving()):
+            self._start_one(number)
+        self._has_changed()
+
+    def _start_one(self, number: int) -> None:
+        load = self._load(number)
+        worker = Worker(number, f"{self.name}#{number}", self, load, self.settings.arena_bytes)
         self.workers.append(worker)
         try:
-            worker.start(self._starter, self._gate, self.settings.environment, self.settings.python)
+            self._launch(worker, load)
         except OSError as error:
             self.workers.remove(worker)
-            self._not_started(error)
+            why = self._restarts.not_started(number, error)
+            if why is not None:
+                self._fail(why)
             return
         self._observer.worker_changed(worker)
         self.jobs.keep_looking()
+
+    def _launch(self, worker: Worker, load: dict[str, object]) -> None:
+        settings, number, folder = self.settings, worker.number, os.path.dirname(self._gate.path)
+        parallel, environment = settings.parallel, settings.environment
+        devices = load.get("devices")
+        more = parallel_environment(
+            parallel, devices if isinstance(devices, list) else [], environment.get("CUDA_VISIBLE_DEVICES")
+        )
+        if parallel.has_ranks:
+            more["MARSERVE_RANKS"] = os.path.join(folder, f"r{number}")
+        model = self.name.partition(":")[0]
+        logs = os.path.join(folder, "torchrun")
+        program = program_of(parallel, settings.pinning, model, number, self.target, logs)
+        worker.start(self._starter, self._gate, {**environment, **more}, settings.python, program)
 
     def _stop_some(self, surplus: int) -> None:
         """Stop those first that are not ready yet, then those with the least in their hands."""
@@ -302,7 +335,7 @@ class Pool:
     def worker_ready(self, worker: Worker) -> None:
         """See ``WorkerOwner``."""
         assert worker.link is not None
-        self._load_deaths = 0
+        self._restarts.worker_loaded()
         self._crowd.join(worker.link)
         self.jobs.add(worker.link)
         self._observer.worker_changed(worker)
@@ -315,8 +348,9 @@ class Pool:
 
     def worker_load_failed(self, worker: Worker, error: ServeError) -> None:
         """See ``WorkerOwner``."""
-        log.error("%s cannot load its service: %s\n%s", worker.name, error.message, getattr(error, "traceback", ""))
-        self._fail(error)
+        log.error("%s cannot load its service: %s", worker.name, error.message)  # it has printed the traceback
+        error.fault = "load"
+        self._load_failed(error)
         worker.kill(error)
 
     def worker_metrics(self, metrics: bytes) -> None:
@@ -358,63 +392,30 @@ class Pool:
         autopsy = worker.autopsy
         assert autopsy is not None
         self.last_autopsy = autopsy
-        log.error("%s Its last lines:\n%s", autopsy.reason, "\n".join(autopsy.log) or "(none)")
+        if not isinstance(worker.sentence, LoadError):  # else all of it has been told
+            log.error("%s Its last lines:\n%s", autopsy.reason, "\n".join(autopsy.log) or "(none)")
         tail = autopsy.log[-1] if autopsy.log else ""
-        error = worker._sentence or WorkerDied(
+        error = worker.sentence or WorkerDied(
             autopsy.reason + (f" Its last line: {tail}" if tail else ""),
             "GET /models/{model} on the management port shows the worker's last lines.",
         )
+        if worker.sentence is None and autopsy.exit == KILLED:
+            error.fault = "killed"
         for job in suspects:
             self.jobs.end(job, error)
         if worker.ready_at:  # the service does load: an earlier failure of another worker ends no tries for this one
             self.failure = None
-        if self.target > len(self._serving()) + len(self._restarts) and self.failure is None:
-            self._plan_restart(worker, autopsy.reason)
-
-    def _plan_restart(self, worker: Worker, reason: str) -> None:
-        now = time.monotonic()
-        if not (worker.ready_at or worker.was_blameless):
-            self._load_deaths += 1
-            if self._load_deaths >= LOAD_TRIES:
-                lines = "\n".join(worker.autopsy.log) if worker.autopsy else ""
-                self._fail(LoadError(f"{reason} It was tried {LOAD_TRIES} times.", None, lines))
-                return
-        wait = self._row.next_wait(now, now - worker.ready_at if worker.ready_at else 0.0)
-        if wait is None:
-            self._fail(LoadError(f"{reason} Workers of {self.name} kept dying; there is no further try."))
-        else:
-            self._restart_in(wait)
-
-    def _not_started(self, error: OSError) -> None:
-        """Try again where the machine has run out of something that may come back; else end the tries."""
-        wait = self._row.next_wait(time.monotonic(), 0.0) if error.errno in SHORT_OF else None
-        told = f"No worker process for {self.name} could be started: {error}."
-        if wait is None:
-            self._fail(LoadError(told))
-        else:
-            log.error("%s", told)
-            self._restart_in(wait)
-
-    def _restart_in(self, wait: float) -> None:
-        self.restart_count += 1
-        log.info("A new worker for %s starts in %g s.", self.name, wait)
-        handle: asyncio.TimerHandle
-
-        def restart() -> None:
-            self._restarts.discard(handle)
-            if self.target > len(self._serving()):
-                self._start_one()
-            self._has_changed()
-
-        handle = self._loop.call_later(wait, restart)
-        self._restarts.add(handle)
+        if self.target > len(self._serving()) + self._restarts.waiting_count and self.failure is None:
+            why = self._restarts.worker_died(worker, autopsy.reason)
+            if why is not None:
+                self._fail(why)
+            elif self.settings.restart.repeats_failed_loads and not (worker.ready_at or worker.was_blameless):
+                self.setback = self.setback or LoadError(autopsy.reason, None, "\n".join(autopsy.log))
 
     def _fail(self, error: ServeError) -> None:
         """End the tries: who waits for workers is told why."""
         self.failure = error
-        for handle in self._restarts:
-            handle.cancel()
-        self._restarts.clear()
+        self._restarts.call_off()
         if not self.ready_count and not self.starting_count:  # else the last of those ends what waits
             self.jobs.end_waiting(
                 NoWorker(f"{self.name} has no worker, because none could be started: {error.message}")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,18 @@ ENTRY = "from marserve.worker.main import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """What an interpreter is given to run: code for its ``-c``, and the arguments of that."""
+
+    code: str = ENTRY
+    arguments: tuple[str, ...] = ()
+
+
+#: An ordinary worker.
+WORKER = Program()
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What a starter is told.
 
@@ -39,6 +51,7 @@ class Launch:
         token: what it must say there.
         python: the interpreter, None for the server's own.
         environment: the whole environment of the worker.
+        program: what the interpreter runs.
     """
 
     name: str
@@ -46,6 +59,7 @@ class Launch:
     token: str
     environment: Mapping[str, str]
     python: str | None = None
+    program: Program = WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,10 @@ class Exit:
         return f"ended with exit code {self.code}"
 
 
+#: The end of a process by the system, most often for want of memory, or by force.
+KILLED = Exit(None, signal.SIGKILL)
+
+
 class Process(Protocol):
     """A worker process, wherever it is. Nobody above assumes a child or a process id."""
 
@@ -76,6 +94,9 @@ class Process(Protocol):
 
     def kill(self, hard: bool) -> None:
         """Ask the process to end, or make it end together with everything that it has started."""
+
+    def include(self, pids: Sequence[int]) -> None:
+        """Count these processes, which lead groups of their own, to what it has started."""
 
 
 #: Called when a process has ended, after the last of its lines has been read.
@@ -99,6 +120,7 @@ class Spawned:
     """A child process with its output read line by line."""
 
     __slots__ = (
+        "_groups",
         "_guard",
         "_loop",
         "_on_exit",
@@ -140,6 +162,7 @@ class Spawned:
             start_new_session=True,  # a group of its own: what it starts can be ended with it
         )
         self.pid = self._popen.pid
+        self._groups = [self.pid]
         guard.watch(self.pid)
         assert self._popen.stdout is not None
         self._output = self._popen.stdout.fileno()
@@ -175,7 +198,8 @@ class Spawned:
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        self._guard.forget(self.pid)
+        for group in self._groups:
+            self._guard.forget(group)
         # What a pipe holds, and no more: somebody whom the worker has left behind may go on writing for ever.
         self._read(LONGEST_LINE)
         self._loop.remove_reader(self._output)
@@ -218,10 +242,19 @@ class Spawned:
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
 
+    def include(self, pids: Sequence[int]) -> None:
+        """See ``Process``."""
+        for pid in pids:
+            with contextlib.suppress(OSError):  # it is gone already
+                if pid not in self._groups and pid > 1 and os.getpgid(pid) == pid:
+                    self._groups.append(pid)
+                    self._guard.watch(pid)
+
     def _kill_group(self) -> None:
-        """End what the worker has started and left behind in its group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """End what the worker has started and left behind in its group, and in those of its ranks."""
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
 
 
 class Spawner:
@@ -244,7 +277,8 @@ class Spawner:
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(self._package_path()), environment.get("PYTHONPATH", "")])
             )
-        return Spawned(launch, [python, "-c", ENTRY], environment, on_exit, self._on_line, self._guard)
+        command = [python, "-c", launch.program.code, *launch.program.arguments]
+        return Spawned(launch, command, environment, on_exit, self._on_line, self._guard)
 
     def _package_path(self) -> Path:
         """Return a folder that holds the package and nothing else.

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -40,7 +41,8 @@ class Restarts:
         self._policy = policy
         self._observer = observer
         self._start = start
-        self._row = Row(policy)
+        #: by number of the worker
+        self._rows: defaultdict[int, Row] = defaultdict(partial(Row, policy))
         self._load_deaths = 0
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
@@ -53,7 +55,7 @@ class Restarts:
         """Forget what went wrong: the operator asks for new tries."""
         self.call_off()
         self._load_deaths = 0
-        self._row.reset()
+        self._rows.clear()
 
     def call_off(self) -> None:
         """Drop what has been arranged for."""
@@ -73,7 +75,7 @@ class Restarts:
             if self._load_deaths >= LOAD_TRIES:
                 lines = "\n".join(worker.autopsy.log) if worker.autopsy else ""
                 return LoadError(f"{reason} It was tried {LOAD_TRIES} times.", None, lines)
-        wait = self._row.next_wait(now, now - worker.ready_at if worker.ready_at else 0.0)
+        wait = self._rows[worker.number].next_wait(now, now - worker.ready_at if worker.ready_at else 0.0)
         if wait is None:
             return LoadError(f"{reason} Workers of {self._name} kept dying; there is no further try.")
         self._start_in(wait, worker.number)
@@ -82,7 +84,7 @@ class Restarts:
 
     def not_started(self, number: int, error: OSError) -> LoadError | None:
         """Arrange for another try where the machine has run out of something that may come back; see above."""
-        wait = self._row.next_wait(time.monotonic(), 0.0) if error.errno in SHORT_OF else None
+        wait = self._rows[number].next_wait(time.monotonic(), 0.0) if error.errno in SHORT_OF else None
         told = f"No worker process for {self._name} could be started: {error}."
         if wait is None:
             return LoadError(told)

@@ -15,7 +15,7 @@ from marserve.errors import LoadError, OutOfMemory, ProtocolError, ServeError, W
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.lifecycle import WorkerState, check_move
 from marserve.supervisor.link import Link
-from marserve.supervisor.process import Exit, Launch, Process, Starter
+from marserve.supervisor.process import WORKER, Exit, Launch, Process, Program, Starter
 
 log = logging.getLogger("marserve.worker")
 
@@ -86,15 +86,24 @@ class Worker:
         self._process: Process | None = None
         self._gate: Gate | None = None
         #: set when we end it ourselves: the error that its running jobs get, and what the autopsy says
-        self._sentence: ServeError | None = None
+        self.sentence: ServeError | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.state} pid={self.pid} in_flight={self.in_flight_count}>"
 
     @property
     def pid(self) -> int:
-        """The process id to show, 0 where there is none."""
+        """The process id to show, 0 where there is none: of what runs the service, whoever has started that."""
+        told = self.hello.get("pid")
+        if isinstance(told, int):
+            return told
         return self._process.pid if self._process is not None else 0
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run the service: one, or one a rank."""
+        ranks = self.hello.get("ranks")
+        return [pid for pid in ranks if isinstance(pid, int)] if isinstance(ranks, list) else [self.pid]
 
     @property
     def in_flight_count(self) -> int:
@@ -106,7 +115,14 @@ class Worker:
         """Whether the worker is on its way to ready."""
         return self.state in (WorkerState.STARTING, WorkerState.LOADING)
 
-    def start(self, starter: Starter, gate: Gate, environment: dict[str, str], python: str | None) -> None:
+    def start(
+        self,
+        starter: Starter,
+        gate: Gate,
+        environment: dict[str, str],
+        python: str | None,
+        program: Program = WORKER,
+    ) -> None:
         """Start the process.
 
         Raises:
@@ -114,7 +130,7 @@ class Worker:
         """
         self._gate = gate
         gate.expect(self._token, self._hello)
-        launch = Launch(self.name, gate.path, self._token, environment, python)
+        launch = Launch(self.name, gate.path, self._token, environment, python, program)
         try:
             self._process = starter.start(launch, self._exited)
         except OSError:
@@ -123,6 +139,8 @@ class Worker:
 
     def _hello(self, sock: socket.socket, hello: dict[str, object]) -> None:
         self.hello = hello
+        if self._process is not None:
+            self._process.include(self.pids)
         if self.state is not WorkerState.STARTING:
             sock.close()
             return
@@ -205,7 +223,7 @@ class Worker:
     def kill(self, sentence: ServeError | None) -> None:
         """End the process now; ``sentence`` is the error for the jobs that it runs."""
         if self._process is not None and self.state not in (WorkerState.GONE, WorkerState.DIED):
-            self._sentence = self._sentence or sentence
+            self.sentence = self.sentence or sentence
             self._process.kill(True)
 
     def _exited(self, process: Process, how: Exit) -> None:
@@ -227,7 +245,7 @@ class Worker:
         self.link = None
 
     def _reason(self, how: Exit, step: str) -> str:
-        if self._sentence is not None:
-            return f"Worker {self.name} was ended: {self._sentence.message}"
+        if self.sentence is not None:
+            return f"Worker {self.name} was ended: {self.sentence.message}"
         where = f" in {step}" if step else (" while it loaded the service" if not self.ready_at else "")
         return f"Worker {self.name} {how}{where}."

@@ -3,7 +3,7 @@
 import array
 import os
 import socket
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from marserve.errors import RemoteProtocolError
 from marserve.wire.frames import Bytes, FrameReader
@@ -128,6 +128,22 @@ class WorkerStream:
     def close(self) -> None:
         """Close the link; the server sees the end of the stream."""
         self._sock.close()
+
+
+def next_frame(
+    stream: WorkerStream, reader: FrameReader, found: List[Tuple[int, int, int, int, bytes]]
+) -> Optional[Tuple[int, bytes]]:
+    """Return the next frame's kind and body, None at the end of the stream; nothing may be under way behind it.
+
+    Args:
+        found: what has been read already.
+    """
+    while not found:
+        data = stream.receive()
+        if not data:
+            return None
+        found = reader.feed(data)
+    return found[0][0], found[0][4]
 
 
 def close_all(descriptors: Sequence[int]) -> None:

@@ -112,9 +112,9 @@ def load(told: Mapping[str, object], words: memoryview) -> LoadOutcome:
     try:
         runner = _load(told, words)
     except ServeError as error:
-        return _failed(error)
+        return failed(error)
     except MemoryError:
-        return _failed(OutOfMemory("The service ran out of memory while it loaded."))
+        return failed(OutOfMemory("The service ran out of memory while it loaded."))
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
@@ -126,7 +126,8 @@ def load(told: Mapping[str, object], words: memoryview) -> LoadOutcome:
     return LoadOutcome(told_back, runner)
 
 
-def _failed(error: ServeError) -> LoadOutcome:
+def failed(error: ServeError) -> LoadOutcome:
+    """Return what the server is told of a service that does not load."""
     traceback = error.traceback if isinstance(error, LoadError) else ""
     message = {
         "ok": False,
@@ -154,6 +155,7 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
         int(str(told["batch_size"])),
         int(gpu) if isinstance(gpu, int) else None,
         str(told["server_version"]),
+        limit_max_image_pixels=bool(told["limit_max_image_pixels"]),
         model_yaml_config=dict(config) if isinstance(config, dict) else {},
         thread_count=threads,
     )
@@ -254,7 +256,7 @@ class Loop:
 
     def _run(self, frame: Frame, received: float) -> None:
         """Run one batch; its answers go out with those of its neighbours, or now if they have waited enough."""
-        _kind, _flags, count, number, body = frame
+        _kind, _flags, count, number, _body = frame
         words = self._words
         self._last = number
         if number <= words[page.TAKEN_BACK]:
@@ -266,16 +268,14 @@ class Loop:
         spans = runner.steps.spans
         began = time.perf_counter()
         spans[:] = (began - received, 0.0, 0.0, 0.0, 0.0, 0.0)
-        jobs = frames.decode_jobs(body, count)
-        prefix, moment = runner.id_prefix, now_ns / 1e9
-        requests = [Request(job, self._fetched(job.parts), prefix, moment) for job in jobs]
+        requests = self._requests_of(frame, now_ns / 1e9)
         spans[1] = time.perf_counter() - began
-        outcomes = run_batch(runner.entry, runner.context, requests, runner.style, runner.steps, runner.decode_input)
+        outcomes = self._outcomes(frame, requests)
         encoded = time.perf_counter()
         pieces: List[frames.Bytes] = []
         size = 0
-        for job, outcome in zip(jobs, outcomes):
-            size += self._encode(pieces, job.id, number, outcome)
+        for request, outcome in zip(requests, outcomes):
+            size += self._encode(pieces, request.number, number, outcome)
         metrics = runner.context.metrics.drain() or b""
         now = time.perf_counter()
         spans[5] += now - encoded
@@ -285,6 +285,17 @@ class Loop:
             self._first_answer = now
         if now - began > GATHER or now - self._first_answer > GATHER:
             self._flush()
+
+    def _requests_of(self, frame: Frame, moment: float) -> List[Request]:
+        """Return the requests of a batch, which came at ``moment`` of the monotonic clock."""
+        _kind, _flags, count, _number, body = frame
+        prefix = self._runner.id_prefix
+        return [Request(job, self._fetched(job.parts), prefix, moment) for job in frames.decode_jobs(body, count)]
+
+    def _outcomes(self, frame: Frame, requests: Sequence[RequestInfo]) -> List[Outcome]:
+        """Run the service; ``frame`` is the batch as it came."""
+        runner = self._runner
+        return run_batch(runner.entry, runner.context, requests, runner.style, runner.steps, runner.decode_input)
 
     def _fetched(self, parts: List[frames.PartIn]) -> Sequence[Part]:
         """Return the parts with a view of the arena in the place of each body that is there."""

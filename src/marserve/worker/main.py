@@ -8,16 +8,19 @@ import os
 import platform
 import signal
 import sys
-from typing import Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Optional
 
 from marserve import logs
 from marserve.wire import frames, page
 from marserve.wire.arena import map_arena
 from marserve.wire.protocol import WORKER, next_state
-from marserve.wire.streams import WorkerStream, close_all, connect, receive_with_descriptors, send_all
+from marserve.wire.streams import WorkerStream, close_all, connect, next_frame, receive_with_descriptors, send_all
+from marserve.worker.exits import EXIT_LINK_LOST, EXIT_LOAD_FAILED, EXIT_OK
+from marserve.worker.output import prefix_output
 
-#: Exit codes, told apart in the server's log.
-EXIT_OK, EXIT_LINK_LOST, EXIT_LOAD_FAILED = 0, 3, 4
+if TYPE_CHECKING:  # only the first of several ranks needs them
+    from marserve.errors import LoadError
+    from marserve.worker.ranks import Group
 
 
 def main() -> None:
@@ -25,11 +28,21 @@ def main() -> None:
     follow_parent(int(os.environ.pop("MARSERVE_PARENT", "0")))
     gate = os.environ.pop("MARSERVE_GATE")
     token = os.environ.pop("MARSERVE_TOKEN")
+    ranks = os.environ.pop("MARSERVE_RANKS", "")
+    rank = int(os.environ["LOCAL_RANK"]) if ranks else 0
+    if ranks:
+        prefix_output(f"[rank {rank}] ")
     logs.configure()
     faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
     # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(run(gate, token))
+    if not ranks:
+        sys.exit(run(gate, token))
+    from marserve.worker.ranks import follow, gather
+
+    if rank:
+        sys.exit(follow(ranks, token, rank))
+    sys.exit(run(gate, token, gather(ranks, token, int(os.environ["LOCAL_WORLD_SIZE"]))))
 
 
 def follow_parent(parent: int) -> None:
@@ -42,8 +55,13 @@ def follow_parent(parent: int) -> None:
         os._exit(EXIT_LINK_LOST)
 
 
-def run(gate: str, token: str) -> int:
-    """Connect, say hello, load, serve; return the exit code."""
+def run(gate: str, token: str, group: Optional[Group] = None, why: Optional[LoadError] = None) -> int:
+    """Connect, say hello, load, serve; return the exit code.
+
+    Args:
+        group: the other ranks of this worker.
+        why: what to say instead of loading anything.
+    """
     sock = connect(gate)
     hello: Dict[str, object] = {
         "version": frames.WIRE_VERSION,
@@ -52,49 +70,50 @@ def run(gate: str, token: str) -> int:
         "python": platform.python_version(),
         "capabilities": ["page", "arena"],
     }
+    if group is not None:
+        hello["ranks"] = group.pids
     send_all(sock, [frames.encode_message(frames.HELLO, hello)])
     reader = frames.FrameReader()
     found, descriptors = receive_with_descriptors(sock, reader, 2)
     state = next_state(WORKER, "open", found[0][0])
     welcome = frames.decode_message(found[0][4])
     _memory, words = page.map_page(descriptors[0])
-    halves = map_arena(descriptors[1], int(str(welcome["arena_bytes"])))
+    arena_bytes = int(str(welcome["arena_bytes"]))
+    halves = map_arena(descriptors[1], arena_bytes)
+    if group is not None:
+        group.welcome(arena_bytes, descriptors[1])
     close_all(descriptors)
 
     stream = WorkerStream(sock)
-    order = _next_frame(stream, reader, found[1:])
+    order = next_frame(stream, reader, found[1:])
     if order is None:
         return EXIT_LINK_LOST
     state = next_state(WORKER, state, order[0])
     if state == "closed":
         return EXIT_OK
     # Imported here: a worker that is not let in never pays for it.
-    from marserve.worker.loop import Loop, load
+    from marserve.worker.loop import Loop, failed, load
 
     told = frames.decode_message(order[1])
     logs.configure(str(told.get("log_level", "info")))
-    outcome = load(told, words)
+    if why is not None:
+        outcome = failed(why)
+    else:
+        outcome = load(told, words) if group is None else group.load(told, words, stream)
+    if outcome.runner is None:  # before the server hears of it, and ends this process
+        print(str(outcome.message["traceback"] or outcome.message["message"]).rstrip(), file=sys.stderr, flush=True)
     stream.send([frames.encode_message(frames.LOADED, outcome.message)])
     if outcome.runner is None:
         return EXIT_LOAD_FAILED
-    make = Loop
+    make = Loop if group is None else group.loop_maker(told)
     if outcome.runner.entry.is_async:
         from marserve.worker.asynchronous import AsyncLoop
 
         make = AsyncLoop
-    return EXIT_OK if make(stream, reader, words, halves, outcome.runner).serve() else EXIT_LINK_LOST
-
-
-def _next_frame(
-    stream: WorkerStream, reader: frames.FrameReader, found: List[Tuple[int, int, int, int, bytes]]
-) -> Optional[Tuple[int, bytes]]:
-    """Return the next frame's kind and body, None at the end of the stream. Nothing else is under way yet."""
-    while not found:
-        data = stream.receive()
-        if not data:
-            return None
-        found = reader.feed(data)
-    return found[0][0], found[0][4]
+    was_told = make(stream, reader, words, halves, outcome.runner).serve()
+    if was_told and group is not None:
+        group.tell([frames.encode_message(frames.STOP, {})])
+    return EXIT_OK if was_told else EXIT_LINK_LOST
 
 
 if __name__ == "__main__":
