@@ -53,6 +53,16 @@ def test_a_body_reaches_the_service_as_its_content_type_says(
     assert answer.json()["row"] == seen
 
 
+def test_an_answer_says_where_its_time_went_to_who_asks(server: LiveServer) -> None:
+    asked = server.predict("mirror", content=b"", headers={"Server-Timing": "1"}).headers["server-timing"]
+    named = [part.split(";dur=")[0] for part in asked.split(", ")]
+    assert named[0] == "batch_wait"
+    assert {"queue", "wire", "decode", "preprocess", "inference", "postprocess", "encode", "total"} <= {*named}
+    assert "server-timing" not in server.predict("mirror", content=b"").headers
+    refused = server.predict("nobody", content=b"", headers={"Server-Timing": "1"})
+    assert (refused.status_code, "server-timing" in refused.headers) == (404, False)
+
+
 def test_headers_path_and_request_id_reach_the_service(server: LiveServer) -> None:
     answer = server.predict("mirror/1.0/a/b", content=b"", headers={"X-Mixed-Case": "kept", "url_path": "forged"})
     told = answer.json()

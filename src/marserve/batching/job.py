@@ -77,6 +77,7 @@ class Job:
         unread: bytes of such an answer that its reader has not taken yet, about.
         attempts: times that the job was sent to a worker.
         arrived, sent, started, done: moments on the monotonic clock, 0.0 until known.
+        filled: when the newest job of its batch had arrived.
         spans: seconds that the worker reports, by ``wire.frames.STEPS``.
     """
 
@@ -90,6 +91,7 @@ class Job:
         "deadline",
         "done",
         "error",
+        "filled",
         "has_begun",
         "id",
         "kind",
@@ -144,7 +146,7 @@ class Job:
         self.method = b""
         self.state = JobState.QUEUED
         self.attempts = 0
-        self.sent = self.started = self.done = 0.0
+        self.filled = self.sent = self.started = self.done = 0.0
         self.batch_size = 0
         self.has_begun = False
         self.unread = 0

@@ -87,6 +87,10 @@ class JobQueue:
         """Note that a job which waits here has been ended by somebody else."""
         self._over += 1
 
+    def is_late(self, now: float) -> bool:
+        """Whether the deadline of the oldest job has passed, which is the first to pass."""
+        return bool(self._jobs) and self._jobs[0].deadline <= now
+
     def expire(self, now: float) -> list[Job]:
         """Remove and return the jobs whose deadline has passed."""
         late = [job for job in self._jobs if job.deadline <= now and job.state is not JobState.ANSWERED]

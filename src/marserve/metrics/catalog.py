@@ -82,6 +82,14 @@ _ROWS = (
         SECONDS,
     ),
     MetricRow(
+        "marserve_batch_wait_seconds",
+        HISTOGRAM,
+        "seconds",
+        _OF_VERSION,
+        "The part of it before the newest request of the same batch had come.",
+        SECONDS,
+    ),
+    MetricRow(
         "marserve_step_seconds",
         HISTOGRAM,
         "seconds",

@@ -57,6 +57,7 @@ _COUNTED: dict[str, Callable[[VersionSeries], _Values]] = {
     "marserve_request_bytes_total": lambda series: [((), series.bytes)],
     "marserve_request_seconds": lambda series: [((), series.request)],
     "marserve_queue_seconds": lambda series: [((), series.queue)],
+    "marserve_batch_wait_seconds": lambda series: [((), series.batch_wait)],
     "marserve_step_seconds": lambda series: [
         ((step,), found) for step, found in zip(STEPS, series.steps, strict=True)
     ],

@@ -22,6 +22,7 @@ class VersionSeries:
     __slots__ = (
         "_last_spans",
         "batch_size",
+        "batch_wait",
         "bytes",
         "codes",
         "dropped_reports",
@@ -38,6 +39,7 @@ class VersionSeries:
         self.dropped_reports = 0
         self.request = Histogram(SECONDS)
         self.queue = Histogram(SECONDS)
+        self.batch_wait = Histogram(SECONDS)
         self.steps = [Histogram(SECONDS) for _ in STEPS]
         self.batch_size = Histogram(JOBS)
         self._last_spans: object = None
@@ -50,6 +52,7 @@ class VersionSeries:
         self.bytes += sum([job.size for job in jobs])
         self.request.add([job.done - job.arrived for job in jobs])
         self.queue.add([job.sent - job.arrived for job in jobs if job.sent])
+        self.batch_wait.add([job.filled - job.arrived for job in jobs if job.sent])
         self._add_batches(jobs)
         for job in jobs:
             if job.error is not None:

@@ -165,9 +165,11 @@ class Link:
         pieces.append(b"")
         size = 0
         sent = JobState.SENT
+        filled = jobs[-1].arrived
         for job in jobs:
             job.state = sent
             job.sent = now
+            job.filled = filled
             job.attempts += 1
             parts = job.parts if job.size < ARENA_THRESHOLD else self._place(batch, job)
             size += frames.encode_job(pieces, job.id, job.kind, job.meta, parts, job.deadline - now)

@@ -10,6 +10,7 @@ from marserve.batching.job import Job, JobKind
 from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
+from marserve.doors.http.timing import ASKED, OFF, is_wanted, timing_header
 from marserve.errors import BadRequest, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
@@ -28,12 +29,14 @@ MOST_LANES = 4096
 class Prediction:
     """The reply of one prediction: renders what a worker answered as an HTTP answer; implements ``Reply``."""
 
-    __slots__ = ("_exchange", "_lane", "job")
+    __slots__ = ("_exchange", "_lane", "is_timed", "job")
 
     def __init__(self, exchange: Exchange, lane: PredictionLane) -> None:
         self._exchange = exchange
         self._lane = lane
         self.job: Job | None = None
+        #: whether the answer says where its time went
+        self.is_timed = False
 
     def _headers(self, headers: Sequence[bytes]) -> bytes:
         door = self._lane.door
@@ -41,6 +44,8 @@ class Prediction:
         lines = [door.standing, b"x-request-id: ", door.id_prefix, b"%012x\r\n" % number]
         for index in range(0, len(headers), 2):
             lines += (headers[index], b": ", headers[index + 1], b"\r\n")
+        if self.is_timed and self.job is not None:
+            lines.append(timing_header(self.job))
         return b"".join(lines)
 
     def answer(self, status: int, phrase: bytes, headers: Sequence[bytes], body: bytes | memoryview) -> None:
@@ -114,12 +119,15 @@ class PredictionLane:
         content_type = exchange.header(b"content-type") or b""
         pieces = exchange.pieces
         body = pieces[0] if len(pieces) == 1 else pieces if exchange.size > 65536 else b"".join(pieces)
+        meta = b"\n".join((self._prefix, *exchange.headers))
+        if self.door.timing != OFF:
+            reply.is_timed = is_wanted(self.door.timing, meta)
         try:
             exchange.owner = reply.job = job = self.door.plane.job(
                 self.model_of(exchange, content_type),
                 self._version,
                 self._kind,
-                b"\n".join((self._prefix, *exchange.headers)),
+                meta,
                 (*self._inputs, (b"body", content_type, body)),
                 exchange.size,
                 reply,
@@ -180,7 +188,10 @@ def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
 
 
 class InferenceDoor:
-    """Finds the lane of a request; holds what the lanes share. ``keys`` is None where nobody is asked for one."""
+    """Finds the lane of a request; holds what the lanes share.
+
+    ``keys`` is None where nobody is asked for one; ``timing`` is the setting ``server_timing``.
+    """
 
     def __init__(
         self,
@@ -190,12 +201,14 @@ class InferenceDoor:
         max_body: int,
         standing: bytes,
         keys: Keys | None = None,
+        timing: str = ASKED,
     ) -> None:
         self.plane = plane
         self.dialect = dialect
         self.max_body = max_body
         self.standing = standing
         self.keys = keys
+        self.timing = timing
         self.id_prefix = plane.id_prefix.encode()
         self._phrases = bool(dialect.prediction_phrase)
         self._observer = observer
