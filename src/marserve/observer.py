@@ -23,6 +23,9 @@ class Observer(Protocol):
     def worker_changed(self, worker: object) -> None:
         """A worker is in another state: ``worker.state``; when it is ``died``, ``worker.autopsy`` says why."""
 
+    def worker_retried(self, worker: object, wait: float) -> None:
+        """A worker has died, and another takes its number in ``wait`` seconds."""
+
     def version_changed(self, version: object) -> None:
         """A model version is in another state, or has another number of workers."""
 
@@ -45,6 +48,9 @@ class NullObserver:
         """See ``Observer``."""
 
     def worker_changed(self, worker: object) -> None:
+        """See ``Observer``."""
+
+    def worker_retried(self, worker: object, wait: float) -> None:
         """See ``Observer``."""
 
     def version_changed(self, version: object) -> None:

@@ -12,7 +12,6 @@ import resource
 import shutil
 import signal
 import socket
-import ssl
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,29 +20,36 @@ from marserve import __version__
 from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
 from marserve.config.settings import Settings
+from marserve.config.snapshot_files import FOLDER
 from marserve.doors.auth import KeyFile, Keys
 from marserve.doors.http.app import build_app
-from marserve.doors.http.application import HttpApplication
+from marserve.doors.http.application import HttpApplication, https_only
 from marserve.doors.http.certificates import keystore_pem, self_signed_pem
 from marserve.doors.http.cors import cors_headers, cors_pairs
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
-from marserve.doors.http.listener import Listener, tls_context, tls_context_of
-from marserve.errors import ServeError, ShuttingDown
+from marserve.doors.http.listener import Listener
+from marserve.doors.http.tls import TlsContext, tls_context, tls_context_of
+from marserve.errors import ShuttingDown
 from marserve.metrics.collector import Collector
-from marserve.metrics.definitions import SHIPPED, read_definitions
+from marserve.metrics.definitions import SHIPPED, Definitions, read_definitions
+from marserve.metrics.phrases import Phrases
 from marserve.metrics.simpleclient import java_double
 from marserve.metrics.system import HostWatch
 from marserve.metrics.tally import Tally, mms_number
 from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
-from marserve.planes.management import ManagementPlane, Registration
+from marserve.planes.management import ManagementPlane
+from marserve.planes.resolving import Precedence
+from marserve.planes.snapshots import Snapshots
+from marserve.planes.startup import chosen, load, remembered
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.guard import Guard
 from marserve.supervisor.helper import run_helper
+from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
 
@@ -58,8 +64,6 @@ POLL = 0.0002
 GC_THRESHOLD = 20_000
 #: Longest path of a unix socket, bytes: what macOS allows; Linux allows four more.
 LONGEST_SOCKET_PATH = 103
-#: How many models of the start-up are loaded at once.
-LOAD_AT_ONCE = 4
 
 #: Called with the bound addresses once the start-up is done.
 OnReady = Callable[[list[str]], None]
@@ -114,26 +118,35 @@ class Server:
         self._gate = Gate(runtime / "gate.sock")
         self._guard = Guard(runtime)
         self.inference = InferencePlane(self._registry)
-        self._tally = tally_of(settings, self.inference.id_prefix)
+        definitions = definitions_of(settings)
+        self._tally = tally_of(settings, definitions, self.inference.id_prefix)
         self._observer = Collector(settings.access_log, self._tally)
         environment = worker_environment(settings)
         house = House(
             starter=Spawner(_worker_line, runtime, self._guard),
             gate=self._gate,
             crowd=Crowd(os.cpu_count() or 1, POLL),
-            observer=self._observer,
-            pool=PoolSettings(arena_bytes=settings.arena_size, environment=environment),
+            observer=Phrases(self._observer) if settings.dialect == "torchserve" else self._observer,
+            pool=PoolSettings(
+                arena_bytes=settings.arena_size,
+                environment=environment,
+                pinning=tuple(settings.cpu_launcher_args.split()) if settings.cpu_launcher_enable else None,
+                restart=RESTARTS[settings.dialect],
+            ),
             load={
                 "style": settings.dialect,
                 "decode_input": settings.decode_input_request,
+                "limit_max_image_pixels": settings.limit_max_image_pixels,
                 "envelope": "" if settings.service_envelope == "none" else settings.service_envelope,
                 "max_response_bytes": settings.max_response_size,
                 "id_prefix": self.inference.id_prefix,
                 "server_version": __version__,
                 "log_level": settings.log_level,
+                "metrics": [] if definitions is None else definitions.rows_of_models(),
             },
             job_deadline=settings.job_timeout or float("inf"),
         )
+        gpus = gpu_count() if settings.number_of_gpu < 0 else min(gpu_count(), settings.number_of_gpu)
         defaults = VersionConfig(
             min_workers=settings.default_workers_per_model,
             max_workers=settings.default_workers_per_model,
@@ -143,7 +156,8 @@ class Server:
             startup_timeout=settings.default_startup_timeout,
             queue_size=settings.job_queue_size,
             thread_count=settings.worker_threads,
-            gpu_ids=tuple(range(gpu_count())),
+            gpu_ids=tuple(range(gpus)),
+            handler=settings.default_service_handler,
         )
         self.management = ManagementPlane(
             self._registry,
@@ -152,7 +166,20 @@ class Server:
             defaults,
             is_open=settings.enable_model_api,
             unregister_timeout=settings.unregister_model_timeout,
+            first_worker=settings.initial_worker_port,
+            precedence=Precedence(
+                archive_sets_workers=settings.dialect == "torchserve",
+                archive_sets_timeouts=settings.dialect == "torchserve" and not settings.prefer_timeout_parameters,
+            ),
+            takes_bare=settings.dialect == "torchserve",
+            startup_workers=settings.workers_at_start(gpus or os.cpu_count() or 1),
+            parameters=settings.models,
+            first_distributed=settings.initial_distribution_port,
         )
+        self._snapshots: Snapshots | None = None
+        if settings.snapshots and settings.log_location is not None:
+            self._snapshots = Snapshots(settings.log_location / FOLDER, settings.written, self._registry)
+            self.management.on_change = self._snapshots.changed
         self._key_file = KeyFile(settings.key_file.absolute())
         self._keys: Keys | None = None
         if settings.has_keys:
@@ -167,10 +194,13 @@ class Server:
             arguments += ["--store", str(settings.model_store.resolve())]
         for pattern in settings.allowed_urls:
             arguments += ["--allowed-url", pattern]
+        if settings.dialect == "torchserve":
+            arguments.append("--lenient")
         if settings.dialect == "mms":
             arguments.append("--replace")  # Multi Model Server downloads again what its store has already
+        arguments += ["--environments", str(settings.cache_folder.expanduser().resolve() / "environments")]
         if settings.install_py_dep_per_model:
-            arguments += ["--environments", str(settings.cache_folder.expanduser().resolve() / "environments")]
+            arguments.append("--install")
         found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
         warnings = found.get("warnings")
         for warning in warnings if isinstance(warnings, list) else ():
@@ -277,6 +307,7 @@ class Server:
                     settings.max_request_size,
                     standing,
                     self._keys if is_locked else None,
+                    settings.server_timing,
                 )
             application = HttpApplication(asgi, door, self._dialect)
             listener = Listener(application, limits, name=doors[0])
@@ -285,19 +316,14 @@ class Server:
             log.info("%s at %s", " and ".join(doors), addresses[-1])
         return addresses
 
-    def _certificate(self) -> ssl.SSLContext | None:
+    def _certificate(self) -> TlsContext | None:
         """Return what the https addresses share; None when there are none."""
-        settings = self._settings
-        hosts = [address.host for address, _ in settings.listeners() if address.is_tls]
+        hosts = [address.host for address, _ in self._settings.listeners() if address.is_tls]
         if not hosts:
             return None
-        if settings.keystore is not None:
-            return tls_context_of(
-                keystore_pem(settings.keystore, settings.keystore_pass), f"keystore {settings.keystore}"
-            )
-        if settings.certificate_file is None and settings.dialect != "native":
-            return tls_context_of(self_signed_pem(hosts), "A self-signed certificate")
-        return tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
+        context = tls_of(self._settings, hosts)
+        context.plain_answer = https_only(self._dialect)
+        return context
 
     def _publish_keys(self) -> None:
         """Write the key file: once the doors are open, so that a start that fails harms no other server's file."""
@@ -306,21 +332,16 @@ class Server:
             log.info("Requests need a key. The keys are in %s.", self._key_file.path)
 
     async def _load_startup(self, addresses: list[str], ready: OnReady | None) -> None:
-        """Load the models of the start-up; one that fails is told about and keeps the others from nothing."""
-        wanted = self._startup_models()
-        free = asyncio.Semaphore(LOAD_AT_ONCE)
-
-        async def load(location: str, name: str | None) -> None:
-            async with free:
-                try:
-                    await self.management.register(self._registration(location, name), wait=True, at_startup=True)
-                except ServeError as error:
-                    log.error("%s could not be loaded: %s", name or location, error)
-                    self.inference.startup_failures[name or location] = error.message
-                else:
-                    log.info("%s is ready.", name or location)
-
-        await asyncio.gather(*(load(location, name) for location, name in wanted))
+        """Load the models of the start-up, and say that the server is ready."""
+        settings = self._settings
+        if settings.model_snapshot is None:
+            wanted = chosen(settings.load_models, settings.model_store)
+        else:
+            wanted = remembered(settings.model_snapshot)
+        unloaded = await load(wanted, self.management, self.inference)
+        if self._snapshots is not None:
+            self._snapshots.unloaded = unloaded
+            await self._snapshots.begin()
         self.inference.startup = None
         # What has been loaded by now stays: the collector need not look at it again and again.
         gc.collect()
@@ -329,28 +350,13 @@ class Server:
         if ready is not None:
             ready(addresses)
 
-    def _registration(self, location: str, name: str | None) -> Registration:
-        workers = self._settings.workers_at_start(gpu_count() or os.cpu_count() or 1)
-        explicit = workers if self._settings.dialect != "native" else None
-        return Registration(location, name, initial_workers=explicit)
-
-    def _startup_models(self) -> list[tuple[str, str | None]]:
-        """Return what to load as (location, name)."""
-        from marserve.archive.store import list_store
-
-        wanted: list[tuple[str, str | None]] = []
-        for choice in self._settings.load_models:
-            if choice.location.lower() == "all" and self._settings.model_store is not None:
-                wanted += [(entry.name, None) for entry in list_store(self._settings.model_store)]
-            else:
-                wanted.append((choice.location, choice.name or None))
-        return wanted
-
     async def _stop(self) -> int:
         """Drain: doors first, so that nothing new comes in; then pools; then everything else."""
         self.inference.is_draining = True
         timeout = self._settings.drain_timeout
         cut = await asyncio.gather(*(listener.drain(timeout) for listener in self._listeners))
+        if self._snapshots is not None:
+            await self._snapshots.end()
         await self.management.close()
         await asyncio.gather(*(version.pool.close() for version in self._registry))
         for listener in self._listeners:
@@ -363,6 +369,16 @@ class Server:
             log.warning("%d requests were not answered within %g s of draining.", sum(cut), timeout)
         log.info("Stopped.")
         return 0
+
+
+def tls_of(settings: Settings, hosts: list[str]) -> TlsContext:
+    """Return the TLS of the https addresses; ``hosts`` are theirs."""
+    if settings.keystore is not None:
+        pem = keystore_pem(settings.keystore, settings.keystore_pass)
+        return tls_context_of(pem, f"keystore {settings.keystore}")
+    if settings.certificate_file is None and settings.dialect != "native":
+        return tls_context_of(self_signed_pem(hosts), "A self-signed certificate")
+    return tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
 
 
 def _is_web(location: str) -> bool:
@@ -378,17 +394,24 @@ def runtime_folder() -> Path:
     return folder
 
 
-def tally_of(settings: Settings, id_prefix: str) -> Tally | None:
-    """Return what counts as an old server did; None in the native dialect.
+def definitions_of(settings: Settings) -> Definitions | None:
+    """Return the metrics that an old server's dialect defines; None in the native one.
 
     Raises:
-        ConfigError: the definitions of metrics cannot be read.
+        ConfigError: they cannot be read.
     """
     if settings.dialect == "native":
         return None
+    return read_definitions(settings.metrics_config or SHIPPED[settings.dialect])
+
+
+def tally_of(settings: Settings, definitions: Definitions | None, id_prefix: str) -> Tally | None:
+    """Return what counts as an old server did; None where nothing is defined."""
+    if definitions is None:
+        return None
     is_mms = settings.dialect == "mms"
     return Tally(
-        read_definitions(settings.metrics_config or SHIPPED[settings.dialect]),
+        definitions,
         settings.metrics_mode,
         takes_all=settings.model_metrics_auto_detect or is_mms,
         host=socket.gethostname(),
@@ -403,7 +426,13 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     hidden = re.compile(settings.blacklist_env_vars) if settings.blacklist_env_vars else None
     environment = {name: value for name, value in os.environ.items() if not (hidden and hidden.fullmatch(name))}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return environment
+    # What TorchServe tells its workers in this way; handlers look for it.
+    switches = {
+        "TS_DECODE_INPUT_REQUEST": settings.decode_input_request,
+        "TS_IPEX_ENABLE": settings.ipex_enable,
+        "TS_IPEX_GPU_ENABLE": settings.ipex_gpu_enable,
+    }
+    return {**environment, **{name: str(is_on).lower() for name, is_on in switches.items()}}
 
 
 def gpu_count() -> int:

@@ -11,8 +11,11 @@ from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
+from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
 from marserve.testing import GOOD, FakeStarter, RecordingObserver, RecordingReply
+
+NATIVE = RESTARTS["native"]
 
 
 def archive(name="digits", version="1.0", handler="service.py", **config):
@@ -23,7 +26,18 @@ def archive(name="digits", version="1.0", handler="service.py", **config):
 class PlaneBench:
     """A server without doors."""
 
-    def __init__(self, clock, folder, *, script=GOOD, is_open=True, unregister_timeout=60.0, **defaults):
+    def __init__(
+        self,
+        clock,
+        folder,
+        *,
+        script=GOOD,
+        is_open=True,
+        unregister_timeout=60.0,
+        restart=NATIVE,
+        management=None,
+        **defaults,
+    ):
         self.clock = clock
         self.gate = Gate(folder / "gate.sock")
         self.gate.open()
@@ -35,7 +49,7 @@ class PlaneBench:
             self.gate,
             Crowd(2, 0.0),
             self.observer,
-            PoolSettings(arena_bytes=1 << 20),
+            PoolSettings(arena_bytes=1 << 20, restart=restart),
             {"style": "native"},
             30.0,
         )
@@ -46,6 +60,7 @@ class PlaneBench:
             VersionConfig(**defaults),
             is_open=is_open,
             unregister_timeout=unregister_timeout,
+            **(management or {}),
         )
         self.inference = InferencePlane(self.registry)
         self.inference.startup = None

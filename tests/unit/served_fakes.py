@@ -18,7 +18,8 @@ from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.observer import NullObserver
 from marserve.planes.inference import InferencePlane
-from marserve.planes.management import ManagementPlane, Registration, resolve
+from marserve.planes.management import ManagementPlane
+from marserve.planes.resolving import Registration, resolve
 from marserve.supervisor.lifecycle import WorkerState, version_state
 from marserve.supervisor.pool import PoolSettings
 
@@ -39,6 +40,10 @@ class FakeWorker:
     in_flight_count: int = 0
     started_at: float = 1_700_000_000.0
 
+    @property
+    def pids(self) -> list[int]:
+        return [self.pid]
+
 
 class FakePool:
     """Workers that are ready at once, or that cannot load when ``failure_to_come`` is set."""
@@ -51,6 +56,7 @@ class FakePool:
         self.starting_count = 0
         self.restart_count = 0
         self.failure: ServeError | None = None
+        self.setback: ServeError | None = None
         self.failure_to_come: ServeError | None = None
         self.last_autopsy = None
         self.is_draining = False
@@ -121,7 +127,7 @@ class FakeManagement(ManagementPlane):
     def _add(self, name, wanted, archive, at_startup):
         self.registry.check_free(name, archive.manifest.version)
         self.asked.append(wanted)
-        config = resolve(VersionConfig(), archive, wanted, at_startup)
+        config = resolve(VersionConfig(), archive, wanted)
         made = FakeVersion(name, archive.manifest.version, archive, config)
         made.pool.failure_to_come = self.load_failure
         self.registry.add(made)

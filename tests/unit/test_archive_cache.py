@@ -49,9 +49,9 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     done: list[Path] = []
     real = cache_module.unpack
 
-    def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
+    def unpack(archive: Path, target: Path, max_bytes: int, must_be_whole: bool) -> Manifest:
         done.append(archive)
-        return real(archive, target, max_bytes)
+        return real(archive, target, max_bytes, must_be_whole)
 
     monkeypatch.setattr(cache_module, "unpack", unpack)
     return done
@@ -223,8 +223,8 @@ def test_archive_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkey
     archive = make_archive(tmp_path / "m.mar")
     real = cache_module.unpack
 
-    def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
-        manifest = real(archive, target, max_bytes)
+    def unpack(archive: Path, target: Path, max_bytes: int, must_be_whole: bool) -> Manifest:
+        manifest = real(archive, target, max_bytes, must_be_whole)
         make_archive(archive, {"new.txt": "x"})
         return manifest
 

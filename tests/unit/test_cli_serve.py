@@ -112,6 +112,20 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("console", "has_file"), [("marserve.log", False), ("console.txt", True)])
+def test_a_console_that_is_the_log_gets_no_line_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid_file: PidFile, console: str, has_file: bool
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(logs, "configure", lambda *arguments: asked.append(arguments[1]))
+    monkeypatch.setattr(serve, "_find_runner", lambda place: lambda settings, ready: 0)
+    (tmp_path / "marserve.log").touch()
+    with open(tmp_path / console, "a") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        assert serve.serve(Settings(log_location=tmp_path), pid_file, print, print) == 0
+    assert asked == [tmp_path if has_file else None]
+
+
 def test_a_ready_server_tells_its_addresses(log: Path) -> None:
     assert wait_for(json.dumps({"ready": ["http://h:1"]}).encode() + b"\n", 0, log) == ["http://h:1"]
 

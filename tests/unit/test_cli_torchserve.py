@@ -119,6 +119,51 @@ def test_which_file_is_read(here: Path, launched: list[Any], monkeypatch: pytest
     assert [settings.job_queue_size for settings, _ in launched] == [1, 2, 3]
 
 
+def test_the_newest_snapshot_comes_after_a_named_file_and_before_the_plain_one(
+    here: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    config, other = here / "logs" / "config", here / "other" / "config"
+    for folder, size in ((config, 4), (other, 5)):
+        folder.mkdir(parents=True)
+        (folder / "20260131120000000-shutdown.cfg").write_text(
+            f"job_queue_size={size}\nversion=0.12.0\ntsConfigFile=x\npython=/usr/bin/python\n"
+        )
+    (config / "20260131110000000-startup.cfg").write_text("job_queue_size=3")
+    (here / "config.properties").write_text("job_queue_size=1")
+    (here / "flag.properties").write_text("job_queue_size=2")
+    start = ["--start", "--model-store", "store"]
+    torchserve.main(start)
+    shown = capsys.readouterr().err
+    torchserve.main([*start, "--ncs"])
+    torchserve.main([*start, "--no-config-snapshots", "--ts-config", "flag.properties"])
+    torchserve.main([*start, "--ts-config", "flag.properties"])
+    monkeypatch.setenv("LOG_LOCATION", str(here / "other"))
+    torchserve.main(start)
+    assert [settings.job_queue_size for settings, _ in launched] == [4, 1, 2, 2, 5]
+    assert [settings.snapshots for settings, _ in launched] == [True, False, False, True, True]
+    assert shown == "Restoring logs/config/20260131120000000-shutdown.cfg; --ncs starts without it.\n"
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600])
+def test_a_snapshot_decides_what_is_loaded(here: Path, mode: int, launched: list[Any], capsys: Captured) -> None:
+    (here / "store" / "m.mar").touch()
+    whole = '"defaultVersion":true,"minWorkers":1,"maxWorkers":1,"batchSize":1,"maxBatchDelay":100,"marName":"m.mar"'
+    snapshot = here / "logs" / "config" / "20260131120000000-shutdown.cfg"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_text('model_snapshot={"models":{"m":{"1.0":{' + whole + "}}}}")
+    snapshot.chmod(mode)
+    assert torchserve.main(["--start", "--model-store", "store", "--models", "other.mar"]) == 0
+    assert [(entry.model, entry.archive) for entry in launched[0][0].model_snapshot] == [("m", "m.mar")]
+    assert "--models) has no effect: model_snapshot is set" in capsys.readouterr().err
+
+    (here / "store" / "m.mar").unlink()
+    assert torchserve.main(["--start", "--model-store", "store"]) == 1
+    assert capsys.readouterr().out.startswith(
+        "Model archive file for model m, version 1.0 not found in model store: Model not found at: m.mar."
+    )
+    assert len(launched) == 1
+
+
 def test_the_environment_is_stronger_than_the_command_line(
     here: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_batch_reports_its_times(folder):
 
     handler.handle([[1.0]], context)
 
-    assert set(reported(context)) == {"HandlerTime", "PredictionTime"}
+    assert set(reported(context)) == {"HandlerTime"}
 
 
 def test_steps_are_timed_when_the_archive_asks_for_it(folder):
@@ -143,7 +143,7 @@ def test_steps_are_timed_when_the_archive_asks_for_it(folder):
     handler.handle([[1.0]], context)
 
     steps = {f"ts_handler_{name}" for name in ("preprocess", "inference", "postprocess")}
-    assert set(reported(context)) == steps | {"HandlerTime", "PredictionTime"}
+    assert set(reported(context)) == steps | {"HandlerTime"}
 
 
 def test_an_explanation_gets_the_target_of_the_first_request(folder):
@@ -276,7 +276,7 @@ def test_a_batch_in_small_parts_answers_the_same(folder):
     assert answers == [[0.0], [2.0], [4.0], [6.0], [8.0]]
     assert sorted(part[:2] for part in handler.seen) == [(0, 2), (1, 2), (2, 1)]
     assert threading.current_thread() not in {part[2] for part in handler.seen}
-    assert set(reported(context)) == {"HandlerTime", "PredictionTime"}
+    assert set(reported(context)) == {"HandlerTime"}
 
 
 def test_what_a_part_raises_is_raised_to_the_caller(folder):

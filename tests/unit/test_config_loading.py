@@ -6,6 +6,7 @@ import pytest
 
 from marserve.config.address import Address
 from marserve.config.inert import INERT
+from marserve.config.kinds import ModelChoice
 from marserve.config.loading import ENVIRONMENT_PREFIX, Loaded, load_settings
 from marserve.config.setting import DIALECTS
 from marserve.config.settings import SETTINGS
@@ -94,7 +95,7 @@ def test_an_unknown_key_is_a_warning_in_an_old_format(dialect: str) -> None:
     assert "line 1: unknown setting NUM_WORKERS." in loaded.warnings[0]
 
 
-@pytest.mark.parametrize("key", sorted(INERT))
+@pytest.mark.parametrize("key", sorted(INERT.keys() - {"version"}))  # which snapshots have, see below
 def test_an_inert_key_is_an_error_in_ours_and_a_warning_in_the_old_formats(key: str) -> None:
     expected = f"config.properties line 1: {key} has no effect: {INERT[key]}."
     assert refused(f"{key}=1") == [expected]
@@ -325,6 +326,7 @@ def test_what_no_server_can_run_with_is_an_error_everywhere(dialect: str, text: 
         ("enable_metrics_api=false\nmetrics_address=http://127.0.0.1:9", "metrics_address has no effect"),
         ("cors_allowed_methods=GET", "cors_allowed_methods has no effect"),
         ("cors_allowed_headers=x-a", "cors_allowed_headers has no effect"),
+        ("cpu_launcher_args=--use_logical_core", "cpu_launcher_args has no effect"),
         ("job_timeout=100\ndefault_response_timeout=110", "default_response_timeout (110 s) never passes"),
         ("load_models=a.mar", "load_models names a.mar, and there is no model_store"),
     ],
@@ -495,3 +497,52 @@ def test_the_variable_of_the_open_inference_protocol_is_read_as_the_others_are(t
     loaded = load_settings(path, dialect="torchserve", environ={"TS_OPEN_INFERENCE_PROTOCOL": "true"})
 
     assert loaded.settings.ts_open_inference_protocol
+
+
+# --- models, snapshots ---------------------------------------------------------------------------------
+
+
+def test_two_names_for_one_model_are_an_error_natively_and_a_location_for_the_old_server() -> None:
+    with pytest.raises(ConfigError, match=r"load_models has a=b=c, with two =\. Write"):
+        load_settings("model_store=store\nload_models=a=b=c")
+    loaded = load_settings("model_store=store\nload_models=a=b=c", dialect="torchserve")
+    assert loaded.settings.load_models == (ModelChoice("a", "b=c"),)
+    assert load_settings("load_models=a=http://h/m.mar?b=c").settings.load_models[0].name == "a"
+
+
+def test_snapshots_need_a_folder() -> None:
+    with pytest.raises(ConfigError, match="snapshots has no effect: log_location names no folder"):
+        load_settings("snapshots=true")
+    assert load_settings("snapshots=true\nlog_location=logs").settings.snapshots
+    assert load_settings("", dialect="torchserve").settings.snapshots
+
+
+def test_what_is_loaded_is_said_once() -> None:
+    text = 'model_store=store\nload_models=a.mar\nmodel_snapshot={"models": {}}'
+    told = "load_models (--models) has no effect: model_snapshot is set, and stronger."
+    assert load_settings(text, dialect="torchserve").warnings == [told]
+    with pytest.raises(ConfigError, match="model_snapshot is set, and stronger"):
+        load_settings(text)
+
+
+def test_what_was_written_is_kept_as_it_was_the_strongest_of_each() -> None:
+    text = "job_queue_size=1\nNUM_WORKERS=1\nenable_envvars_config=true\nmodel_store=$$STORE$$"
+    environ = {"STORE": "here", "TS_JOB_QUEUE_SIZE": "3", "LOG_LOCATION": "elsewhere"}
+    written = dict(load_settings(text, {"job_queue_size": "2"}, "torchserve", environ).settings.written)
+    assert written == {
+        "job_queue_size": "3",
+        "NUM_WORKERS": "1",
+        "enable_envvars_config": "true",
+        "model_store": "here",
+    }
+
+
+def test_what_a_snapshot_notes_of_itself_is_worth_no_word() -> None:
+    assert load_settings("version=0.12.0\ntsConfigFile=a\npython=b", dialect="torchserve").warnings == []
+    assert refused("version=0.12.0") == [f"config.properties line 1: version has no effect: {INERT['version']}."]
+
+
+@pytest.mark.parametrize("key", ["models", "model_snapshot"])
+def test_no_variable_says_what_the_old_server_takes_from_the_file_alone(key: str) -> None:
+    loaded = load_settings("enable_envvars_config=true", {}, "torchserve", {f"TS_{key.upper()}": "broken"})
+    assert not getattr(loaded.settings, key)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marserve.config.properties import Entry, parse
+from marserve.config.properties import Entry, dump, parse
 from marserve.errors import ConfigError
 
 
@@ -82,3 +82,26 @@ def test_line_numbers_are_those_of_the_keys() -> None:
 def test_broken_escapes_name_their_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"my\.properties line 2"):
         parse("b=1\n" + text, "my.properties")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "plain",
+        "  blanks in front and behind  ",
+        "a=b:c#d!e\\f",
+        "tab\tline\nreturn\rform\f",
+        "é € 𝄞 \x00 \x7f",
+        '{\n  "name": "x.cfg"\n}',
+        "$$NAME$$ \\u0041",
+    ],
+)
+def test_what_is_written_reads_as_itself_and_is_ascii(value: str) -> None:
+    text = dump([("key", value), (f"k {value}", "other")])
+    assert text.isascii()
+    assert values(text) == {"key": value, f"k {value}": "other"}
+
+
+def test_what_is_written_is_what_java_writes() -> None:
+    assert dump([("a b", " é: \t=\\")]) == "a\\ b=\\ \\u00e9\\: \\t\\=\\\\\n"

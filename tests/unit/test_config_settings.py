@@ -15,8 +15,8 @@ from marserve.config.settings import SETTINGS, Settings, settings_of
 PLAIN_SECONDS = Notation("s", takes_units=False)
 
 
-def test_every_field_but_the_dialect_is_a_row() -> None:
-    assert [field.name for field in fields(Settings)] == ["dialect", *SETTINGS]
+def test_every_field_is_a_row_but_the_dialect_and_what_was_written() -> None:
+    assert [field.name for field in fields(Settings)] == ["dialect", "written", *SETTINGS]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import load_pem_x509_certificate
 
 from marserve.doors.http.certificates import keystore_pem, self_signed_pem
-from marserve.doors.http.listener import tls_context_of
+from marserve.doors.http.tls import tls_context_of
 from marserve.errors import ConfigError
 
 TLS = Path(__file__).parent.parent / "contract" / "tls"

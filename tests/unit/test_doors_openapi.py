@@ -21,7 +21,7 @@ def schemas_in(value: object) -> list[object]:
     return here + [found for member in value.values() for found in schemas_in(member)]
 
 
-@pytest.mark.parametrize("dialect", ["native", "torchserve", "mms"])
+@pytest.mark.parametrize("dialect", ["native", "mms"])
 def test_the_description_is_complete_in_itself(dialect: str) -> None:
     served = Served(dialect)
     served.add("fizbuz")
@@ -106,6 +106,46 @@ def test_the_parameters_of_management_are_told_with_their_kinds() -> None:
     assert rows["batch_size"] == {"type": "integer", "minimum": 1}
     body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == set(rows)
+
+
+# ---- TorchServe's own; the pairs hold them letter for letter
+
+INFERENCE = ["/", "/ping", "/v1/models/{model_name}:predict", "/v2/models/{model_name}/infer"]
+INFERENCE += ["/predictions/{model_name}", "/predictions/{model_name}/{model_version}", "/api-description"]
+ONE = ["/models/{model_name}", "/models/{model_name}/{model_version}"]
+ONE += ["/models/{model_name}/{model_version}/set-default"]
+
+
+@pytest.mark.parametrize(
+    ("doors", "paths"),
+    [
+        (("inference",), [*INFERENCE, "/metrics"]),
+        (("management",), ["/", "/models", *ONE, "/api-description", "/metrics"]),
+        (("metrics",), ["/metrics"]),
+        (("inference", "management"), [*INFERENCE, "/models", *ONE, "/metrics"]),
+    ],
+)
+def test_torchserve_tells_of_the_doors_of_an_address(doors: tuple[str, ...], paths: list[str]) -> None:
+    served = Served("torchserve", doors=doors)
+    served.add("fizbuz")  # models are no part of it
+
+    told = served.ask("OPTIONS", "/").json
+
+    assert (told["openapi"], list(told["paths"])) == ("3.0.1", paths)
+    assert served.ask("POST", "/api-description").json == told
+
+
+def test_torchserve_describes_one_model_wherever_it_is_asked_for() -> None:
+    served = Served("torchserve")
+    served.add("fizbuz")
+
+    for target in ("/predictions/fizbuz", "/explanations/fizbuz/1.0/tail", "/v2/models/fizbuz/infer", "/fizbuz/predict"):
+        assert served.ask("OPTIONS", target).json["info"]["title"] == "RESTful API for: fizbuz"
+    for target in ("/models/fizbuz", "/models/fizbuz/1.0"):
+        assert served.ask("OPTIONS", target).json["info"]["title"] == "RESTful Management API for: fizbuz"
+    for target in ("/predictions/other", "/predictions/fizbuz/9", "/models/fizbuz/9", "/models/predict"):
+        assert served.ask("OPTIONS", target).status == 404
+    assert served.ask("OPTIONS", "/invocations").status == 400  # it was not loaded at start
 
 
 def test_an_address_without_predictions_tells_of_none() -> None:

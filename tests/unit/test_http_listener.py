@@ -11,7 +11,8 @@ from http_fakes import LIMITS, FakeTransport, RecordingApplication, get
 
 from marserve.config.address import Address
 from marserve.doors.http.connection import Connection, Limits
-from marserve.doors.http.listener import Listener, tls_context
+from marserve.doors.http.listener import Listener
+from marserve.doors.http.tls import tls_context
 from marserve.errors import ConfigError
 
 TLS = Path(__file__).parent.parent / "contract" / "tls"

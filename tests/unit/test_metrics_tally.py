@@ -181,6 +181,8 @@ def test_every_other_answer_counts_once_and_one_that_a_version_refused_is_a_requ
 def test_a_batch_counts_once_in_what_is_the_batchs() -> None:
     collector = make(LOG)
     spans = tuple([0.001] * 6)
+    failed = tuple([0.002] * 6)
+    overlapping = tuple([1.0] * 6)
     seen: list[str] = []
     logger = logging.getLogger(logs.MODEL_METRICS)
     handler = logging.Handler()
@@ -189,11 +191,16 @@ def test_a_batch_counts_once_in_what_is_the_batchs() -> None:
     logger.setLevel(logging.INFO)
     for _ in range(3):
         collector.job_ended(good(spans=spans))
+    collector.job_ended(good(spans=failed, error=Cancelled("gone")))
+    collector.job_ended(good(spans=overlapping))
     collector.flush()
     logger.removeHandler(handler)
     logger.setLevel(logging.NOTSET)
 
-    assert "\n".join(seen).count("PredictionTime") == 1
+    ids = f"{PREFIX}000000000001"
+    values = [line.partition("|")[0] for line in "\n".join(seen).splitlines()]
+    assert values == ["PredictionTime.ms:3.0", "PredictionTime.ms:13.67"], "no more than there was"
+    assert f"requestID:{ids},{ids},{ids},timestamp:" in seen[0]
 
 
 def test_a_description_is_no_request() -> None:

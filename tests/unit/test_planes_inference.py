@@ -12,7 +12,7 @@ from pool_bench import TIMED
 
 from marserve.batching.job import JobState
 from marserve.errors import ModelNotFound, NoWorker, QueueFull, ShuttingDown, VersionNotFound
-from marserve.planes.management import Registration
+from marserve.planes.resolving import Registration
 from marserve.supervisor.process import Exit
 from marserve.testing import GOOD, HELD, FakeClock, Script, in_fake_time, settle
 

@@ -22,8 +22,9 @@ from marserve.errors import (
     VersionNotFound,
 )
 from marserve.models.model import VersionConfig
-from marserve.planes.management import Registration, resolve
-from marserve.supervisor.lifecycle import VersionState
+from marserve.planes.resolving import REGISTRATION_FIRST, Precedence, Registration, resolve
+from marserve.supervisor.lifecycle import RESTARTS, VersionState
+from marserve.supervisor.process import Exit
 from marserve.testing import GOOD, HELD, FakeClock, Script, in_fake_time, settle
 
 FAILS = Script(outcome={"ok": False, "message": "No module named x", "traceback": "line 1"})
@@ -107,6 +108,32 @@ async def test_a_model_that_does_not_load_leaves_nothing_behind(clock, bench):
     assert house.starter.living == []
     house.starter.script = GOOD
     assert await house.management.register(wanted(), wait=True)
+    await house.close()
+
+
+@in_fake_time
+async def test_at_the_start_a_server_that_tries_again_keeps_what_does_not_load(clock, bench):
+    house = bench(script=FAILS, restart=RESTARTS["torchserve"])
+
+    with pytest.raises(LoadError, match="No module named x"):
+        await house.management.register(wanted(), wait=True, at_startup=True)
+
+    version = house.registry.find("digits", None)
+    house.starter.script = GOOD
+    await version.pool.wait_until(lambda: version.pool.ready_count == 1)
+    assert version.pool.state is VersionState.READY
+    await house.close()
+
+
+@in_fake_time
+async def test_who_registers_later_is_told_at_once_even_there(clock, bench):
+    house = bench(script=FAILS, restart=RESTARTS["torchserve"])
+
+    with pytest.raises(LoadError, match="No module named x"):
+        await house.management.register(wanted(), wait=True)
+
+    assert (house.registry.models, house.starter.living) == ({}, [])
+    assert len(house.starter.processes) == 1
     await house.close()
 
 
@@ -272,7 +299,7 @@ async def test_what_is_not_there_cannot_be_managed(clock, bench):
         with pytest.raises(VersionNotFound):
             await act("digits", "9.9")
     with pytest.raises(VersionNotFound):
-        house.management.set_default("digits", "9.9")
+        await house.management.set_default("digits", "9.9")
     with pytest.raises(ModelNotFound):
         house.management.describe("nothing", "all")
     await house.close()
@@ -327,7 +354,7 @@ async def test_a_default_version_goes_last(clock, bench):
 
     with pytest.raises(Forbidden):
         await house.management.unregister("digits", None)
-    house.management.set_default("digits", "2.0")
+    await house.management.set_default("digits", "2.0")
     removed = await house.management.unregister("digits", "1.0")
 
     assert removed.version == "1.0"
@@ -363,8 +390,8 @@ DEFAULTS = VersionConfig(
 )
 
 
-def resolved(config=(), defaults=DEFAULTS, **options):
-    return resolve(defaults, archive(**dict(config)), Registration("x", **options), False)
+def resolved(config=(), defaults=DEFAULTS, precedence=REGISTRATION_FIRST, **options):
+    return resolve(defaults, archive(**dict(config)), Registration("x", **options), precedence)
 
 
 def test_what_nobody_says_is_as_the_settings_have_it():
@@ -388,6 +415,42 @@ def test_a_registration_wins_over_the_archive_and_that_over_the_settings():
     assert (of_registration.response_timeout, of_registration.handler) == (2.0, "other.py")
 
 
+ARCHIVE_FIRST = Precedence(archive_sets_workers=True, archive_sets_timeouts=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "workers"),
+    [
+        ({}, (5, 5)),
+        ({"minWorkers": 1, "maxWorkers": 3}, (1, 3)),
+        ({"minWorkers": 1}, (5, 5)),
+        ({"maxWorkers": 3}, (5, 5)),
+        ({"minWorkers": 3, "maxWorkers": 1}, (5, 5)),
+    ],
+)
+def test_workers_of_an_archive_count_as_a_pair_where_they_are_stronger(caplog, config, workers):
+    found = resolved(config, precedence=ARCHIVE_FIRST, initial_workers=5)
+
+    assert (found.min_workers, found.max_workers) == workers
+    assert ("have no effect" in caplog.text) == (bool(config) and workers == (5, 5))
+
+
+def test_timeouts_of_an_archive_that_names_them_may_be_stronger():
+    asked = {"response_timeout": 2.0, "startup_timeout": 3.0, "precedence": ARCHIVE_FIRST}
+
+    named = resolved({"responseTimeout": 7, "startupTimeout": 8}, **asked)
+    unnamed = resolved({"batchSize": 8}, **asked)
+
+    assert (named.response_timeout, named.startup_timeout) == (7.0, 8.0)
+    assert (unnamed.response_timeout, unnamed.startup_timeout) == (2.0, 3.0)
+
+
+def test_keys_of_an_archive_alone():
+    config = resolved({"maxRetryTimeoutInSec": 17, "clientTimeoutInMills": 1500, "useJobTicket": True})
+
+    assert (config.retry_timeout, config.client_timeout, config.has_job_tickets) == (17.0, 1.5, True)
+
+
 def test_timeouts_may_be_shorter_than_a_second():
     assert resolved({"responseTimeout": 0.5, "startupTimeout": 0.25}).response_timeout == 0.5
 
@@ -400,7 +463,12 @@ def test_there_are_never_fewer_workers_at_most_than_at_least():
 def test_an_archive_may_keep_to_the_cpu_or_to_some_devices():
     assert resolved({"deviceType": "cpu"}).gpu_ids == ()
     assert resolved({"deviceIds": [1]}).gpu_ids == (1,)
-    assert resolved({"deviceIds": [7]}).gpu_ids == (0, 1)
+    assert resolved({"deviceType": "gpu", "deviceIds": [1, 0]}).gpu_ids == (1, 0)
+
+
+def test_one_gpu_that_is_not_there_discards_the_list(caplog):
+    assert resolved({"deviceIds": [1, 7]}).gpu_ids == (0, 1)
+    assert "there is no GPU 7 here (there are: 0, 1)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -418,6 +486,14 @@ def test_an_archive_may_keep_to_the_cpu_or_to_some_devices():
         ("startupTimeout", 0),
         ("jobQueueSize", 0),
         ("jobQueueSize", [1]),
+        ("maxRetryTimeoutInSec", "x"),
+        ("clientTimeoutInMills", -1),
+        ("useJobTicket", "yes"),
+        ("useJobTicket", 1),
+        ("deviceType", "tpu"),
+        ("deviceIds", 3),
+        ("deviceIds", ["0"]),
+        ("deviceIds", [True]),
     ],
 )
 def test_what_makes_no_sense_in_an_archive_is_told_and_does_not_count(caplog, key, value):
@@ -432,6 +508,24 @@ async def test_workers_are_given_devices_in_turn(clock, bench):
     await house.management.register(wanted(initial_workers=3), wait=True)
 
     assert [process.worker.told["gpu_id"] for process in house.starter.processes] == [0, 1, 0]
+
+    house.starter.processes[1].end(Exit(None, 9))
+    await house.registry.find("digits", None).pool.wait_until(lambda: len(house.starter.processes) == 4)
+    await settle()
+
+    assert house.starter.worker(3).told["gpu_id"] == 1, "who is replaced leaves its device to who replaces it"
+    await house.close()
+
+
+@in_fake_time
+async def test_a_client_s_patience_shortens_the_deadline_of_its_jobs(clock, bench):
+    house = bench()
+    house.stock("digits.mar", clientTimeoutInMills=1500)
+    await house.management.register(wanted(), wait=True)
+
+    reply = house.predict()
+
+    assert reply.job.deadline - reply.job.arrived == pytest.approx(1.5)
     await house.close()
 
 

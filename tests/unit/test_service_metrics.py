@@ -43,11 +43,33 @@ def test_a_report_is_drained_once(store):
             "value": 2.0,
             "unit": "Count",
             "type": "counter",
-            "dimensions": {"ModelName": "m", "Level": "Model", "Stage": "x"},
+            "dimensions": {"Stage": "x", "ModelName": "m", "Level": "Model"},
             "requests": "a,b",
         }
     ]
     assert store.drain() == b""
+
+
+def test_default_dimensions_stand_behind_the_authors_and_do_not_replace_them(store):
+    store.add_counter("Calls", 2, dimensions=[Dimension("Stage", "x"), Dimension("Level", "Mine")])
+    (line,) = drained(store)
+    assert list(line["dimensions"].items()) == [("Stage", "x"), ("Level", "Mine"), ("ModelName", "m")]
+
+
+def test_the_ids_of_the_running_batch_may_be_read(store):
+    assert store.request_ids == {0: "a", 1: "b"}
+    store.request_ids = lambda: {0: "c"}
+    assert store.request_ids == {0: "c"}
+    store.set_request_ids("d")
+    assert store.request_ids == {0: "d"}
+
+
+def test_metrics_that_the_server_declares_can_be_got(store):
+    store.declare([["histogram", "Sizes", "kB", ["Kind"]]])
+    store.get_metric("Sizes", "histogram").add_or_update(4, ["png"])
+    (line,) = drained(store)
+    assert (line["unit"], line["dimensions"]) == ("Kilobytes", {"Kind": "png"})
+    store.declare(None)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +79,9 @@ def test_a_report_is_drained_once(store):
         (lambda s: s.add_time("x", 1, 0, "s"), "Seconds", "gauge", "a"),
         (lambda s: s.add_size("x", 1), "Megabytes", "gauge", "a,b"),
         (lambda s: s.add_size("x", 1, None, "kB"), "Kilobytes", "gauge", "a,b"),
-        (lambda s: s.add_percent("x", 1, 7), "Percent", "gauge", ""),
-        (lambda s: s.add_error("x", 1), "unit", "counter", "a,b"),
-        (lambda s: s.add_error("x", "no such label"), "unit", "counter", "a,b"),
+        (lambda s: s.add_percent("x", 1, 7), "Percent", "gauge", "a,b"),
+        (lambda s: s.add_error("x", 1), "unit", "counter", ""),
+        (lambda s: s.add_error("x", "no such label"), "unit", "counter", ""),
         (lambda s: s.add_metric("x", 1, 0, "images"), "images", "gauge", "a"),
         (lambda s: s.add_metric("x", 1, "images"), "images", "counter", "a,b"),
         (lambda s: s.add_metric("x", 1, "images", 1), "images", "counter", "b"),
@@ -90,7 +112,7 @@ def test_a_declared_metric(store):
     metric.update(5, "r2", [Dimension("Size", "big")])
     assert [(m["value"], m["dimensions"], m["requests"]) for m in drained(store)] == [
         (3.0, {"Kind": "png"}, "r1"),
-        (4.0, {"Kind": "jpeg"}, "a,b"),
+        (4.0, {"Kind": "jpeg"}, ""),
         (5.0, {"Size": "big"}, "r2"),
     ]
     with pytest.raises(MetricsCacheKeyError, match="counter 'Images'"):

@@ -494,6 +494,7 @@ async def test_a_service_that_does_not_load_may_be_tried_again(clock, bench):
     assert (house.pool.state, house.pool.failure) == (VersionState.STARTING, None)
     house.starter.script = GOOD
     assert await answers(jobs) == [b"a"], "who waits for an answer is in no hurry"
+    assert house.pool.setback is None
     assert house.pool.workers[0].number == 9000, "who replaces a worker has its number"
     assert house.observer.retries == [(9000, 1.0)]
     await house.close()

@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from marserve import __version__, logs
@@ -128,9 +127,6 @@ def _start(arguments: argparse.Namespace) -> int:
     log = arguments.pid_file.with_suffix(".log")
     if settings.log_location is not None:
         log = settings.log_location / logs.FILE_NAME
-        if settings.dialect == "native":
-            # The server's console goes to that file already: each line would be there twice.
-            settings = replace(settings, log_location=None)
     console = _open_log(log)
     return _start_in_background(settings, PidFile.claim(arguments.pid_file), log, console)
 

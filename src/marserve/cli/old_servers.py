@@ -11,6 +11,8 @@ from typing import NamedTuple
 from marserve.cli import serve
 from marserve.cli.pidfile import AlreadyRunningError, PidFile, find_server
 from marserve.config.loading import load_settings
+from marserve.config.snapshot_files import FOLDER, newest
+from marserve.errors import ConfigError
 
 #: What both print when the server answers; scripts wait for this line.
 STARTED = "Model server started."
@@ -62,14 +64,15 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
 
     Args:
         texts: lines of the command.
-        config: the file that was named; None for ``./config.properties``, if there is one.
+        config: the file that was named; None for ``./config.properties``, if there is one. TorchServe's newest
+            snapshot comes before that one, unless ``flags`` switch snapshots off.
         flags: settings of the command line; None for what was not given.
         foreground: whether to stay until it ends; else this returns at once and the server prints ``STARTED``
             to the same terminal when it is ready.
     """
-    chosen = Path(config or "config.properties")
     overrides = {key: value for key, value in flags.items() if value is not None}
-    loaded = load_settings(chosen if config or chosen.is_file() else None, overrides, texts.dialect, os.environ)
+    chosen = Path(config) if config else _found(texts.dialect, overrides)
+    loaded = load_settings(chosen, overrides, texts.dialect, os.environ)
     for warning in loaded.warnings:
         _warn(warning)
     serve.check_store(loaded.settings)
@@ -84,6 +87,23 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
     serve.launch(loaded.settings, pid_file, announcement=STARTED)
     pid_file.hand_over()
     return serve.OK
+
+
+def _found(dialect: str, flags: Mapping[str, str]) -> Path | None:
+    """Return the file to read where none was named: the newest snapshot, ``./config.properties``, or none."""
+    if dialect == "torchserve" and flags.get("snapshots") != "false":
+        folder = Path(os.environ.get("LOG_LOCATION") or "logs", FOLDER)
+        try:
+            snapshot = newest(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"The snapshots in {folder} cannot be read: {error.strerror}.", "Start without them: --ncs."
+            ) from None
+        if snapshot is not None:
+            print(f"Restoring {snapshot}; --ncs starts without it.", file=sys.stderr)
+            return snapshot
+    plain = Path("config.properties")
+    return plain if plain.is_file() else None
 
 
 def _report(reason: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from marserve import logs
+from marserve.archive.store import find
 from marserve.cli.pidfile import FoundServer, PidFile
 from marserve.config.settings import Settings
 from marserve.errors import ConfigError, ServeError
@@ -96,11 +97,22 @@ def serve(
 
 def _configure_logs(settings: Settings) -> None:
     if settings.dialect == "native":
-        logs.configure(settings.log_level, settings.log_location, sys.stderr, settings.log_format)
+        folder = settings.log_location
+        if folder is not None and _is_console(folder / logs.FILE_NAME):
+            folder = None  # each line would be there twice
+        logs.configure(settings.log_level, folder, sys.stderr, settings.log_format)
         return
     server = {"torchserve": "ts"}.get(settings.dialect, settings.dialect)
     places = settings.log_location, settings.metrics_location
     logs.configure_old(server, settings.log_level, *places, sys.stdout, settings.log_format)
+
+
+def _is_console(path: Path) -> bool:
+    """Tell whether standard error goes to a file, as it does in the background."""
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), os.stat(path))
+    except OSError:  # there is no such file, or standard error is none
+        return False
 
 
 def _find_runner(place: str) -> Runner:
@@ -110,10 +122,20 @@ def _find_runner(place: str) -> Runner:
 
 
 def check_store(settings: Settings) -> None:
-    """Raise ConfigError unless the model store is a folder, where one is named."""
+    """Raise ConfigError unless the model store is a folder, where one is named, and has what a snapshot had."""
     store = settings.model_store
     if store is not None and not store.is_dir():
         raise ConfigError(f"The model store {store} is no folder.", "Create it, or name another with --model-store.")
+    for entry in settings.model_snapshot or ():
+        if "://" not in entry.archive:
+            try:
+                find(entry.archive, store)
+            except ServeError as error:
+                raise ConfigError(
+                    f"Model archive file for model {entry.model}, version {entry.version} not found in model store: "
+                    f"{error}",
+                    "Put it there, or start without the snapshot (torchserve --ncs).",
+                ) from None
 
 
 # --- in the background ---------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ _KEY_FILE = Path("key_file.json")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.version:
         print(f"TorchServe Version is {__version__}")
         return 0
@@ -52,24 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="torchserve", description="TorchServe's command, run by marserve")
-    what = parser.add_mutually_exclusive_group()
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's flags."""
+    flags = argparse.ArgumentParser(prog="torchserve", description="TorchServe's command, run by marserve")
+    what = flags.add_mutually_exclusive_group()
     what.add_argument("-v", "--version", action="store_true", help="print the version")
     what.add_argument("--start", action="store_true", help="start the server")
     what.add_argument("--stop", action="store_true", help="stop the server")
-    parser.add_argument("--ts-config", metavar="FILE", help="a config.properties")
-    parser.add_argument("--model-store", metavar="DIR", help="folder of the archives; mandatory")
-    parser.add_argument("--workflow-store", metavar="DIR", help="without effect")
-    parser.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or all")
-    parser.add_argument("--log-config", metavar="FILE", help="without effect")
-    parser.add_argument("--cpp-log-config", metavar="FILE", help="without effect")
-    parser.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
-    parser.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="write no snapshots; none are")
-    parser.add_argument("--plugins-path", "--ppath", metavar="JARS", help="without effect")
-    parser.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token")
-    parser.add_argument("--enable-model-api", action="store_true", help="let clients register models")
-    return parser
+    flags.add_argument("--ts-config", metavar="FILE", help="a config.properties")
+    flags.add_argument("--model-store", metavar="DIR", help="folder of the archives; mandatory")
+    flags.add_argument("--workflow-store", metavar="DIR", help="without effect")
+    flags.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or all")
+    flags.add_argument("--log-config", metavar="FILE", help="without effect")
+    flags.add_argument("--cpp-log-config", metavar="FILE", help="without effect")
+    flags.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
+    flags.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="read and write no snapshots")
+    flags.add_argument("--plugins-path", "--ppath", metavar="JARS", help="without effect")
+    flags.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token")
+    flags.add_argument("--enable-model-api", action="store_true", help="let clients register models")
+    return flags
 
 
 def _start(arguments: argparse.Namespace) -> int:
@@ -89,6 +90,7 @@ def _start(arguments: argparse.Namespace) -> int:
         "load_models": ",".join(arguments.models) if arguments.models else None,
         "enable_model_api": "true" if arguments.enable_model_api else None,
         "disable_token_authorization": "true" if arguments.disable_token_auth else None,
+        "snapshots": "false" if arguments.ncs else None,
     }
     return start(_TEXTS, named, flags, arguments.foreground)
 
@@ -97,9 +99,11 @@ def _store_problem(store: str | None, config: str | None) -> str | None:
     """Return what is wrong with the model store; only a file that was named counts for one, as in the original."""
     if store:
         return absent("--model-store", store, is_folder=True)
-    if config and "model_store" in parse(Path(config).read_text(encoding="utf-8", errors="replace"), config):
-        return None
-    return "Missing mandatory parameter --model-store"
+    entries = parse(Path(config).read_text(encoding="utf-8", errors="replace"), config) if config else {}
+    if "model_store" not in entries:
+        return "Missing mandatory parameter --model-store"
+    written = entries["model_store"].value
+    return None if "$$" in written else absent("--model-store", written, is_folder=True)
 
 
 if __name__ == "__main__":

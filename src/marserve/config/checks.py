@@ -97,6 +97,18 @@ def _models(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
     local = [model.location for model in settings.load_models if "://" not in model.location]
     if local and not settings.model_store:
         yield f"load_models names {local[0]}, and there is no model_store to find it in.", "ineffective"
+    twice = [model for model in settings.load_models if "=" in model.location and "://" not in model.location]
+    if twice and settings.dialect == "native":
+        name, location = twice[0]
+        yield f"load_models has {name}={location}, with two =. Write NAME=LOCATION.", "wrong"
+    if settings.load_models and settings.model_snapshot is not None:
+        yield "load_models (--models) has no effect: model_snapshot is set, and stronger.", "ineffective"
+    for key in ("models", "model_snapshot"):
+        for entry in getattr(settings, key) or ():
+            for member in entry.unknown:
+                yield f"{key} has {member} for {entry.model} {entry.version}, which means nothing.", "ineffective"
+    if settings.snapshots and settings.log_location is None:
+        yield "snapshots has no effect: log_location names no folder to write them to.", "ineffective"
 
 
 def _metrics(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
@@ -110,6 +122,11 @@ def _metrics(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
         yield "metrics_location has no effect: metrics_mode is prometheus.", "ineffective"
 
 
+def _workers(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    if settings.cpu_launcher_args and not settings.cpu_launcher_enable:
+        yield "cpu_launcher_args has no effect: cpu_launcher_enable is not set.", "ineffective"
+
+
 _CHECKS: tuple[Callable[[Settings, Set[str]], Iterator[Conflict]], ...] = (
     _tls,
     _addresses,
@@ -118,5 +135,6 @@ _CHECKS: tuple[Callable[[Settings, Set[str]], Iterator[Conflict]], ...] = (
     _cors,
     _timeouts,
     _models,
+    _workers,
     _metrics,
 )

@@ -25,7 +25,8 @@ _SOURCES = (
     (
         "file",
         "`--config`, else `MARSERVE_CONFIG_FILE`, else none",
-        "`TS_CONFIG_FILE`, else `--ts-config`, else `./config.properties`",
+        "`TS_CONFIG_FILE`, else `--ts-config`, else the newest [snapshot](api-management.md#snapshots) unless "
+        "there is `--ncs`, else `./config.properties`",
         "`MMS_CONFIG_FILE`, else `--mms-config`, else `./config.properties`",
     ),
     (

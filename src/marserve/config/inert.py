@@ -7,21 +7,20 @@ _JVM = "it steers the old server's Java process, and there is none here"
 _PLACES = "it says where the old server's own parts lie, and nothing here is looked for there"
 _GRPC = "this version has no gRPC address"
 _HOST = "the server reads the metrics of the host itself"
+_NOTE = "it tells which version of the old server wrote a snapshot"
 _LATER = "this version cannot do what it asks for"
 
 #: Keys with blanks between, by reason.
 BY_REASON: dict[str, str] = {
     _JVM: "vmargs number_of_netty_threads netty_client_threads prefer_direct_buffer io_ratio use_native_io "
     "plugins_path async_logging",
-    _PLACES: "model_server_home initial_worker_port cpp_log_config version",
+    _PLACES: "model_server_home cpp_log_config",
     _GRPC: "grpc_inference_address grpc_inference_port grpc_management_address grpc_management_port "
     "grpc_inference_max_connection_age_ms grpc_inference_max_connection_age_grace_ms "
     "grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl",
     _HOST: "system_metrics_cmd",
-    _LATER: "models model_snapshot workflow_store number_of_gpu limit_max_image_pixels "
-    "default_service_handler "
-    "ipex_enable ipex_gpu_enable "
-    "cpu_launcher_enable cpu_launcher_args initial_distribution_port "
+    _NOTE: "version",
+    _LATER: "workflow_store "
     "ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug preload_model",
 }
 

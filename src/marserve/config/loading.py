@@ -5,7 +5,7 @@ environment, command line, file, default. What is wrong is collected and told in
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,6 +31,12 @@ CONFIG_FILE_VARIABLE = "MARSERVE_CONFIG_FILE"
 #: Keys of the old formats that steer how the rest is read.
 _STEERING = ("enable_envvars_config", "use_env_allowed_urls")
 _STEERING_REASON = f"{ENVIRONMENT_PREFIX['native']}… variables are always read"
+#: What TorchServe's snapshots note of themselves, by which nothing is steered.
+_NOTES = ("version", "tsConfigFile", "python")
+#: Settings that TorchServe takes from no variable.
+_FILE_ONLY = ("models", "model_snapshot", "metric_time_interval")
+#: Variables that an old server reads at each start anew: no snapshot keeps them.
+_LOCATIONS = ("LOG_LOCATION", "METRICS_LOCATION")
 #: Keys for whose wrong values the old servers took the default, where a server that does not start is worse.
 _LENIENT = ("metrics_mode",)
 #: What Kubernetes puts into the environment beside a service that is called marserve.
@@ -114,7 +120,7 @@ class _Loading:
         layers = [in_file, in_environment, flags] if self.dialect == "native" else [in_file, flags, in_environment]
         given = {key: value for layer in layers for key, value in layer.items() if self._has_effect(key, value)}
         values = self._values(given)
-        settings = settings_of(self.dialect, values)
+        settings = replace(settings_of(self.dialect, values), written=tuple(_written(layers)))
         sources = {key: given[key].place if key in given else "default" for key in SETTINGS}
         if settings.default_response_timeout_seconds >= 0:  # stronger than the MMS key in minutes
             settings = replace(settings, default_response_timeout=settings.default_response_timeout_seconds)
@@ -161,7 +167,7 @@ class _Loading:
                     key = variable.removeprefix(prefix).lower()
                     yield key, _Given(text, f"environment variable {variable}")
             return
-        for variable in ("LOG_LOCATION", "METRICS_LOCATION"):
+        for variable in _LOCATIONS:
             if variable in self.environ:
                 yield variable.lower(), _Given(self.environ[variable], f"environment variable {variable}")
         if self.dialect == "torchserve" and self.environ.get("TS_OPEN_INFERENCE_PROTOCOL") == "oip":
@@ -171,7 +177,7 @@ class _Loading:
             return
         for key, setting in SETTINGS.items():
             variable = variable_of(key, self.dialect)
-            if self.dialect not in setting.known_to or variable not in self.environ:
+            if self.dialect not in setting.known_to or variable not in self.environ or key in _FILE_ONLY:
                 continue
             if self.environ[variable] == "oip":
                 continue
@@ -185,6 +191,8 @@ class _Loading:
         if key in SETTINGS and self.dialect in SETTINGS[key].dialects:
             return True
         if key in _STEERING and self.dialect != "native":
+            return False
+        if key in _NOTES and self.dialect == "torchserve":
             return False
         reason = INERT.get(key, _STEERING_REASON if key in _STEERING else "")
         if reason:
@@ -217,6 +225,14 @@ class _Loading:
 
     def _ineffective(self, sentence: str) -> None:
         (self.errors if self.dialect == "native" else self.warnings).append(sentence)
+
+
+def _written(layers: Sequence[Mapping[str, _Given]]) -> Iterator[tuple[str, str]]:
+    """Yield key and text of what was given, the strongest of each."""
+    given = {key: value for layer in layers for key, value in layer.items()}
+    for key, (text, place) in given.items():
+        if place.removeprefix("environment variable ") not in _LOCATIONS:
+            yield key, text
 
 
 def variable_of(key: str, dialect: str) -> str:

@@ -9,7 +9,7 @@ Source: the Java platform's description of ``Properties.load``. Files are read a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from marserve.errors import ConfigError
@@ -18,6 +18,10 @@ _BLANKS = " \t\f"
 _NAMED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.|\Z)", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\n|\r")
+#: What a text must not hold as it is; Java reads files as Latin-1, we read UTF-8, and both read ASCII.
+_SPECIAL = re.compile(r"[^ -~]|[\\=:#!]")
+_BLANK = r"\ "
+_ESCAPED = {"\t": r"\t", "\n": r"\n", "\r": r"\r", "\f": r"\f"}
 
 
 class Entry(NamedTuple):
@@ -49,6 +53,28 @@ def parse(text: str, name: str = "config.properties") -> dict[str, Entry]:
         earlier = (*before.earlier, before.line) if before else ()
         entries[key] = Entry(value, number, earlier)
     return entries
+
+
+def dump(entries: Iterable[tuple[str, str]]) -> str:
+    """Return the text of keys and values, a line each, as ``parse`` and Java read them back; ASCII alone."""
+    return "".join(f"{_escape(key).replace(' ', _BLANK)}={_escape_value(value)}\n" for key, value in entries)
+
+
+def _escape_value(value: str) -> str:
+    escaped = _escape(value)
+    return "\\" + escaped if escaped.startswith(" ") else escaped  # the first blanks would belong to the separator
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isascii() and character.isprintable():
+        return "\\" + character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return _ESCAPED.get(character) or "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ keys of the two old servers keep their names. Values inside have no unit but flo
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -29,9 +29,11 @@ from marserve.config.kinds import (
     span,
 )
 from marserve.config.setting import Setting, row
+from marserve.config.versions import PARAMETERS, SNAPSHOT, VersionEntry
 
 _TS = ("torchserve",)
 _BOTH = ("torchserve", "mms")
+_NOT_MMS = ("native", "torchserve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Settings:
     """What the server is told, checked and complete. ``Settings()`` is the native defaults."""
 
     dialect: str = "native"
+    #: What somebody wrote, key and text, in the dialect's notation: a snapshot says it again.
+    written: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     inference_address: Address = row(
         "Addresses",
@@ -163,6 +167,38 @@ class Settings:
         "of the store, or a URL.",
         known_to=_BOTH,
     )
+    models: tuple[VersionEntry, ...] = row(
+        "Models",
+        PARAMETERS,
+        "",
+        'How model versions are served: `{"m": {"1.0": {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, '
+        '"maxBatchDelay": 50, "responseTimeout": 120, "startupTimeout": 120, "runtimeType": "python"}}}`, the delay '
+        "in milliseconds, the timeouts in seconds. It names parameters and loads nothing, and is weaker than the "
+        "archive's `model-config.yaml`. 0 and less stand for the default.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    model_snapshot: tuple[VersionEntry, ...] | None = row(
+        "Models",
+        SNAPSHOT,
+        "",
+        "What to load at start and how, instead of `load_models`: the JSON of a "
+        "[snapshot](api-management.md#snapshots). `{}` loads nothing.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    snapshots: bool = row(
+        "Models",
+        FLAG,
+        "false",
+        "Whether what is served is written down, at start, after each change and at the end, in the folder `config` "
+        "of `log_location`: see [snapshots](api-management.md#snapshots). `torchserve --ncs` switches it off.",
+        torchserve="true",
+        dialects=_NOT_MMS,
+    )
+    default_service_handler: str = row(
+        "Models", TEXT, "", "Entry point of archives whose manifest names none.", known_to=_BOTH
+    )
     install_py_dep_per_model: bool = row(
         "Models",
         FLAG,
@@ -186,6 +222,21 @@ class Settings:
         mms="0",
         known_to=_BOTH,
     )
+    number_of_gpu: int = row(
+        "Workers",
+        count(-1),
+        "-1",
+        "How many of the GPUs workers are given in turn, from the first on; -1 is all that there are.",
+        known_to=_BOTH,
+    )
+    initial_worker_port: int = row(
+        "Workers",
+        count(),
+        "9000",
+        "Number of the first worker; the others count on from there. In the old servers it was a port; nothing "
+        "listens there.",
+        known_to=_TS,
+    )
     worker_threads: int = row(
         "Workers", count(), "0", "Threads that each worker's libraries compute with; 0 shares the CPUs out."
     )
@@ -202,6 +253,44 @@ class Settings:
         "16MiB",
         "Shared memory of each worker for large bodies; what does not fit travels through its socket, slower.",
         unit="B",
+    )
+
+    initial_distribution_port: int = row(
+        "Workers",
+        count(1),
+        "29500",
+        "Number of the first worker of a model with a `parallelType`. With `rdzv-backend: static` it is also the "
+        "port at which its processes meet; otherwise the system chooses one.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    ipex_enable: bool = row(
+        "Workers",
+        FLAG,
+        "false",
+        "Whether `BaseHandler` optimises models with intel-extension-for-pytorch, where that is installed.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    ipex_gpu_enable: bool = row(
+        "Workers",
+        FLAG,
+        "false",
+        "Whether `BaseHandler` uses an Intel GPU.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    cpu_launcher_enable: bool = row(
+        "Workers",
+        FLAG,
+        "false",
+        "Whether workers are pinned to cores by `python -m torch.backends.xeon.run_cpu`. A worker that cannot be "
+        "says so and runs without; one of several processes never is.",
+        known_to=_TS,
+        dialects=_NOT_MMS,
+    )
+    cpu_launcher_args: str = row(
+        "Workers", TEXT, "", "Arguments for that, with blanks between.", known_to=_TS, dialects=_NOT_MMS
     )
 
     batch_size: int = row("Batches", count(1), "1", "Most requests that travel to a worker together.")
@@ -256,6 +345,15 @@ class Settings:
         "Longest time that a worker may take to load its model.",
         unit="s",
         known_to=_TS,
+    )
+    prefer_timeout_parameters: bool = row(
+        "Timeouts",
+        FLAG,
+        "false",
+        "`true` makes `response_timeout` and `startup_timeout` of a registration stronger than `responseTimeout` and "
+        "`startupTimeout` of the archive's `model-config.yaml`, as TorchServe's documentation has it; `false` makes "
+        "them weaker, as TorchServe itself does.",
+        dialects=_TS,
     )
     unregister_model_timeout: float = row(
         "Timeouts",
@@ -339,6 +437,14 @@ class Settings:
         known_to=_TS,
         dialects=_TS,
     )
+    limit_max_image_pixels: bool = row(
+        "Input",
+        FLAG,
+        "true",
+        "Whether the built-in handlers of images refuse one so large that it may be meant to fill the memory: "
+        "Pillow's limit. A service finds it in `context.system_properties`.",
+        known_to=_TS,
+    )
     decode_input_request: bool = row(
         "Input",
         FLAG,
@@ -381,6 +487,13 @@ class Settings:
         mms="true",
     )
 
+    server_timing: str = row(
+        "Metrics",
+        choice("off", "asked", "always"),
+        "asked",
+        "Whether the answer to a prediction says in `Server-Timing` where its time went, in milliseconds: never, "
+        "when the request has a header of that name, or always.",
+    )
     metrics_mode: str = row(
         "Metrics",
         choice("log", "prometheus", "legacy"),
@@ -455,14 +568,15 @@ class Settings:
     def to_json(self) -> str:
         """Return a JSON object of native texts that ``from_json`` turns back into equal settings."""
         texts = {key: setting.kind.show(getattr(self, key)) for key, setting in SETTINGS.items()}
-        return json.dumps({"dialect": self.dialect, **texts})
+        return json.dumps({"dialect": self.dialect, "written": self.written, **texts})
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
         """Return the settings that ``to_json`` wrote."""
         texts = json.loads(text)
-        dialect = texts.pop("dialect")
-        return settings_of(dialect, {key: SETTINGS[key].kind.read(shown, NATIVE) for key, shown in texts.items()})
+        dialect, written = texts.pop("dialect"), tuple((key, value) for key, value in texts.pop("written"))
+        values = {key: SETTINGS[key].kind.read(shown, NATIVE) for key, shown in texts.items()}
+        return replace(settings_of(dialect, values), written=written)
 
 
 def _same_place(one: Address, other: Address) -> bool:

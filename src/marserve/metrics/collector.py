@@ -87,6 +87,9 @@ class Collector:
             changed = cast(_Worker, worker)
             self._workers.append((changed, str(changed.state)))
 
+    def worker_retried(self, worker: object, wait: float) -> None:
+        """See ``Observer``; how often that was, is read when somebody asks."""
+
     def version_changed(self, version: object) -> None:
         """See ``Observer``; what a version's state is, is read when somebody asks."""
 

@@ -48,6 +48,10 @@ class Definitions:
     of_server: Mapping[str, Definition]
     of_models: Mapping[str, Definition]
 
+    def rows_of_models(self) -> list[list[object]]:
+        """Return the metrics of services as workers are told them: lists of kind, name, unit, dimensions."""
+        return [[one.kind, one.name, one.unit, list(one.dimensions)] for one in self.of_models.values()]
+
 
 def read_definitions(path: Path) -> Definitions:
     """Return what a file defines.

@@ -83,7 +83,7 @@ class ReportedMetrics:
             if self.is_exposed:
                 place.add((value,))
             else:
-                yield f"{place.head}{self._number(value)}{place.tail}{requests},timestamp:{timestamp}"
+                yield f"{place.head}{self._number(value)}{place.tail}{requests or 'null'},timestamp:{timestamp}"
 
     def place(self, model: str, name: str, dimensions: Mapping[str, str]) -> ReportPlace | None:
         """Return where values of a metric go that the server reports itself; None where it is not declared so."""

@@ -138,7 +138,7 @@ class Tally:
         self._write()
 
     def worker_gone(self, worker: object) -> None:
-        """Expose a worker no more that has ended: those that come after it have other names."""
+        """Expose a worker no more that has ended; the one that takes its number is told of anew."""
         place = self._loaded.pop(worker, None)
         if place is not None:
             place.forget()
@@ -205,40 +205,42 @@ class Tally:
     def _take_batches(self, jobs: Sequence[Job]) -> None:
         """Count each batch once: its jobs end one after the other and share the very same spans."""
         last = self._last_spans
-        by_version: dict[object, list[Job]] = {}
+        batches: list[list[Job]] = []
         for job in jobs:
-            if job.spans is not last and job.spans:
+            if not job.spans:
+                continue
+            if job.spans is not last:
                 last = job.spans
-                if job.model_version in by_version:
-                    by_version[job.model_version].append(job)
-                else:
-                    by_version[job.model_version] = [job]
+                batches.append([job])
+            elif batches:  # else the batch was counted with the jobs before these
+                batches[-1].append(job)
         self._last_spans = last
-        for version, done in by_version.items():
-            spans = [job.done - job.sent - sum(job.spans) for job in done]
+        by_model: dict[str, list[list[Job]]] = {}
+        for batch in batches:
+            by_model.setdefault(batch[0].model_version.name, []).append(batch)  # type: ignore[attr-defined]
+        for model, done in by_model.items():
+            spans = [job.done - job.sent - sum(job.spans) for job, *_ in done]
             # Clocks of two processes: what took no time may come out below zero.
             self._add(self._thread_time, [float(int(span * 1e3)) if span > 0 else 0.0 for span in spans])
-            self._take_predictions(version.name, done)  # type: ignore[attr-defined]
+            self._take_predictions(model, done)
 
-    def _take_predictions(self, model: str, batches: Sequence[Job]) -> None:
-        """Count what the services spent on batches, each given by its first job."""
+    def _take_predictions(self, model: str, batches: Sequence[Sequence[Job]]) -> None:
+        """Count what the services spent on the batches that they have answered."""
         if model not in self._predictions:
             dimensions = {"ModelName": model, "Level": "Model"}
             self._predictions[model] = self._reported.place(model, "PredictionTime", dimensions)
         place = self._predictions[model]
-        if place is None:
+        good = [batch for batch in batches if any(job.error is None for job in batch)]
+        if place is None or not good:
             return
-        values = []
-        for job in batches:
-            _, _, preprocess, inference, postprocess, _ = job.spans
-            values.append(round((preprocess + inference + postprocess) * 1e3, 2))
+        values = [_prediction_time(batch[0]) for batch in good]
         if self._reported.is_exposed:
             place.add(values)
             return
-        head, tail, end = place.head, place.tail + self._id_prefix, f",timestamp:{self._timestamp}"
-        self._model_lines += [
-            f"{head}{value}{tail}{job.id:012x}{end}" for value, job in zip(values, batches, strict=True)
-        ]
+        prefix, end = self._id_prefix, f",timestamp:{self._timestamp}"
+        for value, batch in zip(values, good, strict=True):
+            ids = ",".join([f"{prefix}{job.id:012x}" for job in batch])
+            self._model_lines.append(f"{place.head}{value}{place.tail}{ids}{end}")
 
     def _take_status(self, status: int, count: int) -> None:
         self._add(self._by_status.get(status // 100, self._by_status[5]), [1.0] * count)
@@ -302,6 +304,13 @@ class Tally:
             del self._asked[key]
         for model in [model for model in self._predictions if model not in models]:
             del self._predictions[model]
+
+
+def _prediction_time(job: Job) -> float:
+    """Return what a service spent on a job's batch, milliseconds."""
+    _, _, preprocess, inference, postprocess, _ = job.spans
+    # Steps in threads of a service's own overlap: together they may be longer than all the time that there was.
+    return round(min(preprocess + inference + postprocess, job.done - job.sent) * 1e3, 2)
 
 
 def _NO_LINES(*_: float) -> str:  # noqa: N802 - a constant that can be called

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
@@ -14,6 +13,7 @@ from marserve.batching.queue import JobQueue
 from marserve.observer import Observer
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
+from marserve.supervisor.parallel import Parallel, device_group
 from marserve.supervisor.pool import Pool, PoolSettings
 from marserve.supervisor.process import Starter
 
@@ -50,11 +50,15 @@ class VersionConfig:
         min_workers, max_workers: the number of workers is ``min_workers``; the other is what was asked for.
         batch_size, max_batch_delay: see ``batching.batcher.BatchPolicy``; seconds.
         response_timeout, startup_timeout: seconds.
+        retry_timeout: how long a worker that keeps dying is tried again, seconds.
+        client_timeout: seconds after which a client has gone, and its job is not run any more; 0: never.
+        has_job_tickets: whether jobs are accepted only while a worker waits for one.
         queue_size: most jobs that wait.
         handler: entry point.
         runtime: as the manifest names it; for the operator alone.
         thread_count: threads that a service may use for one batch; 0 shares the cores out among the workers.
         gpu_ids: devices that workers are given in turn; empty: CPU.
+        parallel: whether a worker is several processes, or has several devices.
     """
 
     min_workers: int = 1
@@ -63,11 +67,15 @@ class VersionConfig:
     max_batch_delay: float = 0.0
     response_timeout: float = 120.0
     startup_timeout: float = 120.0
+    retry_timeout: float = 300.0
+    client_timeout: float = 0.0
+    has_job_tickets: bool = False
     queue_size: int = 100
     handler: str = ""
     runtime: str = "python"
     thread_count: int = 0
     gpu_ids: tuple[int, ...] = ()
+    parallel: Parallel = Parallel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class ModelVersion:
         archive: OpenedArchive,
         config: VersionConfig,
         house: House,
-        numbers: count[int],
+        numbers: Iterator[int],
     ) -> None:
         # Lifetime of the version
         self.name = name
@@ -108,7 +116,7 @@ class ModelVersion:
         self.archive = archive
         self.config = config
         self.loaded_at_startup = False
-        self.job_deadline = house.job_deadline
+        self.job_deadline = min(house.job_deadline, config.client_timeout or house.job_deadline)
         self._house = house
         policy = BatchPolicy(config.batch_size, config.max_batch_delay)
         self.queue = JobQueue(config.queue_size, policy)
@@ -117,6 +125,11 @@ class ModelVersion:
             response_timeout=config.response_timeout,
             startup_timeout=config.startup_timeout,
             python=archive.python or None,
+            parallel=config.parallel,
+            restart=replace(house.pool.restart, window=config.retry_timeout),
+            has_tickets=config.has_job_tickets,
+            # What waits behind a running batch is not looked at when its deadline comes.
+            works_ahead=not config.client_timeout,
         )
         self.pool = Pool(
             f"{name}:{version}",
@@ -130,18 +143,19 @@ class ModelVersion:
             numbers,
             house.crowd,
         )
-        self._device_turn = 0
+        #: GPUs by number of the worker, which keeps them when it is replaced
+        self._gpus: dict[int, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name}:{self.version} {self.pool.state} {self.queue!r}>"
 
     def _load(self, number: int) -> dict[str, object]:
         """Return what one worker is told to load."""
-        config = self.config
-        gpu_id = None
-        if config.gpu_ids:
-            gpu_id = config.gpu_ids[self._device_turn % len(config.gpu_ids)]
-            self._device_turn += 1
+        config, parallel = self.config, self.config.parallel
+        gpus = self._gpus_of(number)
+        # Who has several sees no others, and counts them from 0; a rank takes its own.
+        gpu_id = (0 if parallel.level else gpus[0]) if gpus else None
+        threads = config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers))
         return {
             **self._house.load,
             "model_name": self.name,
@@ -151,10 +165,20 @@ class ModelVersion:
             "envelope": self._house.load.get("envelope") or self.archive.manifest.envelope,
             "batch_size": config.batch_size,
             "gpu_id": gpu_id,
-            "thread_count": config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers)),
+            "devices": list(gpus) if parallel.level else [],
+            "is_fanned_out": parallel.is_fanned_out,
+            "thread_count": parallel.thread_count if parallel.has_ranks else threads,
             "config": dict(self.archive.config),
             "worker": number,
         }
+
+    def _gpus_of(self, number: int) -> tuple[int, ...]:
+        """Return the GPUs of a worker, none for the CPU; new workers get them in turn."""
+        config = self.config
+        if not config.gpu_ids:
+            return ()
+        group = device_group(config.gpu_ids, max(1, config.parallel.level), len(self._gpus))
+        return self._gpus.setdefault(number, group)
 
     def scale(self, min_workers: int, max_workers: int) -> None:
         """Set the number of workers; returns at once, ``pool.wait_ready`` waits."""

@@ -3,61 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from marserve.errors import BadRequest, JobTimeout, LoadError, MethodNotAllowed, ServeError, ShuttingDown, about
+from marserve.archive.manifest import file_model_name
+from marserve.config.versions import VersionEntry, entry_of
+from marserve.errors import (
+    BadRequest,
+    EnvironmentFault,
+    JobTimeout,
+    LoadError,
+    MethodNotAllowed,
+    ServeError,
+    ShuttingDown,
+    about,
+)
 from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
-from marserve.models.registry import Registry
-from marserve.wire.frames import MOST_JOBS
+from marserve.models.registry import Model, Registry
+from marserve.planes.resolving import REGISTRATION_FIRST, Precedence, Registration, resolve, restored
 
 log = logging.getLogger("marserve.management")
-
-#: Shortest timeout that a model-config may ask for, seconds: 0 would end every worker in its first batch.
-LEAST_TIMEOUT = 0.001
-
-#: Runtimes of the old servers that no worker of ours can be.
-FOREIGN_RUNTIMES = frozenset(("LSP", "python2"))
-#: Keys of a model-config that TorchServe's users know and that change nothing here, with the reason.
-INEFFECTIVE = {
-    "parallelType": "a worker is one process",
-    "parallelLevel": "a worker is one process",
-    "torchrun": "a worker is one process",
-    "sequenceBatching": "requests are not kept in sequences",
-    "sequenceMaxIdleMSec": "requests are not kept in sequences",
-    "continuousBatching": "a batch stays as it is until it is answered",
-    "asyncCommunication": "a worker runs one batch at a time",
-    "useJobTicket": "requests wait in the queue, up to jobQueueSize",
-    "useVenv": "workers run with what is installed beside the server",
-    "clientTimeoutInMills": "job_timeout counts for every model",
-    "maxRetryTimeoutInSec": "a worker that keeps dying is tried again for 300 s",
-}
 
 #: Opens what an operator named: fetches, checks, unpacks. Raises ServeError.
 Opener = Callable[[str], Awaitable[OpenedArchive]]
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What somebody who registers a model asks for; None: what the archive or the settings say.
-
-    Attributes:
-        location: a name in the model store, or a URL.
-        max_batch_delay, response_timeout, startup_timeout: seconds.
-    """
-
-    location: str
-    model_name: str | None = None
-    handler: str | None = None
-    runtime: str | None = None
-    batch_size: int | None = None
-    max_batch_delay: float | None = None
-    initial_workers: int | None = None
-    response_timeout: float | None = None
-    startup_timeout: float | None = None
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 class ManagementPlane:
@@ -72,81 +48,135 @@ class ManagementPlane:
         *,
         is_open: bool,
         unregister_timeout: float,
+        precedence: Precedence = REGISTRATION_FIRST,
+        first_worker: int = 9000,
+        startup_workers: int | None = None,
+        parameters: Sequence[VersionEntry] = (),
+        takes_bare: bool = False,
+        first_distributed: int = 29500,
     ) -> None:
+        """Change what ``registry`` holds.
+
+        Args:
+            defaults: how a version is served of which nothing else is said.
+            precedence: where an archive is stronger than its registration.
+            first_worker: number of the first worker.
+            startup_workers: their number of workers for what is loaded at start; None for that of all.
+            parameters: what the settings say of single versions.
+            takes_bare: take an archive that names neither itself nor a handler, as TorchServe does: at start its
+                name is made of the file's, and without a handler its workers cannot start.
+            first_distributed: number of the first worker of several processes or GPUs.
+        """
         self.registry = registry
         self._house = house
         self._opener = opener
         self._defaults = defaults
+        self._startup_defaults = defaults
+        if startup_workers is not None:
+            self._startup_defaults = replace(defaults, min_workers=startup_workers, max_workers=startup_workers)
+        self._precedence = precedence
+        self._parameters = parameters
+        self._takes_bare = takes_bare
+        #: Called after each change that somebody asked for, and waited for.
+        self.on_change: Callable[[], Awaitable[None]] = _nothing
         self._is_open = is_open
         self._unregister_timeout = unregister_timeout
-        self._numbers = count(9000)
+        self._numbers = count(first_worker)
+        self._distributed = first_distributed
         self._background: set[asyncio.Task[None]] = set()
 
     async def register(self, wanted: Registration, *, wait: bool, at_startup: bool = False) -> ModelVersion:
         """Open an archive, add it as a version, and start its workers.
 
         Args:
+            wanted: its ``entry`` is a snapshot's, and stronger than everything else.
             wait: return only when the workers can answer, and leave nothing behind when they cannot.
 
         Raises:
             MethodNotAllowed: registering is switched off.
             ModelNotFound, BadRequest, ArchiveError, Conflict: it is not registered.
-            LoadError, OutOfMemory: its workers cannot start; it is not registered any more.
+            LoadError, OutOfMemory: its workers cannot start; it is not registered any more, unless it was loaded at
+                start by a server that tries again.
         """
         if not self._is_open and not at_startup:
             raise MethodNotAllowed("Registering models is switched off.", "Set enable_model_api=true to allow it.")
-        archive = await self._opener(wanted.location)
+        try:
+            archive = await self._opener(wanted.location)
+        except EnvironmentFault as error:
+            log.error("%s: %s", wanted.location, error)  # the old servers' answers do not tell why
+            raise about(error, wanted.model_name or error.model or file_model_name(wanted.location)) from None
         name = wanted.model_name or archive.manifest.model_name
+        if not name and at_startup and self._takes_bare:
+            name = file_model_name(wanted.location)
         if not name:
             nameless = BadRequest(f"{wanted.location} does not name its model.", "Give a model_name.")
             nameless.fault = "nameless"
             raise nameless
         if "/" in name:  # no path of the management address could mean it: it could never be unregistered
             raise BadRequest(f"The model name {name!r} holds a slash.", "Give a model_name without one.")
-        if not (wanted.handler or archive.manifest.handler):
+        if not (wanted.handler or archive.manifest.handler or self._defaults.handler or self._takes_bare):
             raise about(LoadError(f"{wanted.location} names no handler.", "Give a handler."), name)
         version = self._add(name, wanted, archive, at_startup)
         config = version.config
         if config.min_workers > 0:
             version.scale(config.min_workers, config.max_workers)
             if wait:
-                await self._wait_or_undo(version)
+                await self._wait(version, keep=at_startup and self._house.pool.restart.repeats_failed_loads)
             else:
-                self._in_background(self._wait_or_undo(version, keep=True))
+                self._in_background(self._wait_in_background(version))
         self._house.observer.version_changed(version)
+        await self.on_change()
         return version
 
     def _add(self, name: str, wanted: Registration, archive: OpenedArchive, at_startup: bool) -> ModelVersion:
         found = archive.manifest.version or "1.0"
         self.registry.check_free(name, found)
-        config = resolve(self._defaults, archive, wanted, at_startup)
+        defaults = self._startup_defaults if at_startup else self._defaults
+        config = resolve(defaults, archive, wanted, self._precedence, entry_of(self._parameters, name, found))
+        if wanted.entry is not None:
+            config = restored(config, wanted.entry)
         if config.min_workers > 0 and config.startup_timeout <= 0:
             error = LoadError(f"No worker of {name} can load within 0 s.", "Give a startup_timeout, or no workers.")
             raise about(error, name, found)
-        version = ModelVersion(name, found, archive, config, self._house, self._numbers)
+        level = config.parallel.level
+        numbers = self._distributed_numbers(level) if level else self._numbers
+        version = ModelVersion(name, found, archive, config, self._house, numbers)
         version.loaded_at_startup = at_startup
         self.registry.add(version)
         return version
 
-    async def _wait_or_undo(self, version: ModelVersion, keep: bool = False) -> None:
+    def _distributed_numbers(self, level: int) -> Iterator[int]:
+        """Yield numbers for workers of several processes or GPUs: as many apart as they have of them."""
+        while True:
+            number = self._distributed
+            self._distributed += level
+            yield number
+
+    async def _wait_in_background(self, version: ModelVersion) -> None:
+        with contextlib.suppress(ServeError):  # it is in the log
+            await self._wait(version, keep=True)
+
+    async def _wait(self, version: ModelVersion, *, keep: bool) -> None:
         """Wait for a new version's workers; take it out again when they cannot start, unless ``keep``."""
         try:
             await version.pool.wait_ready(version.config.min_workers)
         except ServeError as error:
             if not isinstance(error, ShuttingDown):  # who unregisters a version, or stops the server, knows why
                 log.error("%s:%s cannot be served: %s", version.name, version.version, error)
-            if keep:
-                return
-            model = self.registry.models.get(version.name)
-            if model is not None and model.versions.get(version.version) is version:
-                self._take_out(version)
-                self._remove_download(version)
-            await version.pool.close()
+            if not keep:
+                await self._undo(version)
             raise about(error, version.name, version.version) from None
 
-    def _take_out(self, version: ModelVersion) -> None:
-        """Remove a version that never served, the default of its siblings or not."""
-        model = self.registry.models[version.name]
+    async def _undo(self, version: ModelVersion) -> None:
+        """Remove a version that never served, unless somebody else has, and end its workers."""
+        model = self.registry.models.get(version.name)
+        if model is not None and model.versions.get(version.version) is version:
+            self._take_out(model, version)
+            self._remove_download(version)
+        await version.pool.close()
+
+    def _take_out(self, model: Model, version: ModelVersion) -> None:
+        """Remove a version, the default of its siblings or not."""
         del model.versions[version.version]
         if not model.versions:
             del self.registry.models[version.name]
@@ -176,6 +206,7 @@ class ManagementPlane:
             negative.fault = "negative"
             raise negative
         found.scale(min_workers, max_workers)
+        await self.on_change()
         if wait:
             try:
                 await found.pool.wait_ready(min_workers)
@@ -184,7 +215,7 @@ class ManagementPlane:
                 raise about(error, name, version) from None
         return found
 
-    def set_default(self, name: str, version: str) -> None:
+    async def set_default(self, name: str, version: str) -> None:
         """Make a version the one that requests without a version get.
 
         Raises:
@@ -192,6 +223,7 @@ class ManagementPlane:
         """
         self.registry.set_default(name, version)
         self._house.observer.version_changed(self.registry.find(name, version))
+        await self.on_change()
 
     async def unregister(self, name: str, version: str | None) -> ModelVersion:
         """Take a version out: nothing new reaches it, what it has accepted is answered, its workers end.
@@ -210,10 +242,12 @@ class ManagementPlane:
                 await found.pool.drain(self._unregister_timeout)
         except TimeoutError:
             error = JobTimeout(f"Timed out while cleaning resources: {name}", "Its workers have been ended by force.")
+            error.fault = "unregister"
             found.pool.kill_all(error)
             raise about(error, name, found.version) from None
         finally:
             self._remove_download(found)
+            await self.on_change()
         return found
 
     def _remove_download(self, gone: ModelVersion) -> None:
@@ -248,80 +282,3 @@ class ManagementPlane:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-
-
-def resolve(defaults: VersionConfig, archive: OpenedArchive, wanted: Registration, at_startup: bool) -> VersionConfig:
-    """Return how a version is served: the registration wins, then the archive's model-config, then the settings."""
-    config = archive.config
-    workers = wanted.initial_workers
-    if workers is None:
-        workers = _whole(config, "minWorkers", defaults.min_workers)
-    most = max(workers, _whole(config, "maxWorkers", workers))
-    delay = wanted.max_batch_delay
-    if delay is None:
-        delay = _number(config, "maxBatchDelay", defaults.max_batch_delay * 1000.0) / 1000.0
-    gpu_ids = defaults.gpu_ids
-    if config.get("deviceType") == "cpu":
-        gpu_ids = ()
-    elif isinstance(config.get("deviceIds"), list):
-        asked = tuple(one for one in config["deviceIds"] if isinstance(one, int))  # type: ignore[attr-defined]
-        gpu_ids = asked if set(asked) <= set(defaults.gpu_ids) else gpu_ids
-    runtime = wanted.runtime or archive.manifest.runtime
-    if runtime in FOREIGN_RUNTIMES:
-        raise BadRequest(f"Workers of the runtime {runtime} cannot be started.", "Pack the archive for python3.")
-    for key, why in ineffective(archive):
-        log.warning("%s: %s has no effect: %s.", archive.location, key, why)
-    batch_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
-    if batch_size > MOST_JOBS:
-        raise BadRequest(f"A batch size of {batch_size} is too large.", f"The most is {MOST_JOBS}.")
-    queue_size = _whole(config, "jobQueueSize", defaults.queue_size, least=1)
-    if queue_size < batch_size:
-        log.warning(
-            "%s: its queue of %d never fills a batch of %d; raise job_queue_size.",
-            archive.location,
-            queue_size,
-            batch_size,
-        )
-    return replace(
-        defaults,
-        min_workers=workers,
-        max_workers=most,
-        batch_size=batch_size,
-        max_batch_delay=delay,
-        response_timeout=wanted.response_timeout
-        or _number(config, "responseTimeout", defaults.response_timeout, LEAST_TIMEOUT),
-        startup_timeout=_number(config, "startupTimeout", defaults.startup_timeout, LEAST_TIMEOUT)
-        if wanted.startup_timeout is None
-        else wanted.startup_timeout,
-        queue_size=queue_size,
-        handler=wanted.handler or archive.manifest.handler,
-        runtime=runtime,
-        gpu_ids=gpu_ids,
-    )
-
-
-def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:
-    """Return what an archive asks for in vain, with the reason: silence is what users resent most."""
-    found = [(key, why) for key, why in INEFFECTIVE.items() if archive.config.get(key)]
-    if archive.manifest.requirements_file and not archive.python:
-        found.append(("the requirements file", "install_py_dep_per_model is off"))
-    return found
-
-
-def _whole(config: object, key: str, default: int, least: int = 0) -> int:
-    return int(_number(config, key, default, least, is_whole=True))
-
-
-def _number(config: object, key: str, default: float, least: float = 0, is_whole: bool = False) -> float:
-    """Return a number of a model-config; what is no such number is told about, and the default counts."""
-    value = config.get(key) if isinstance(config, dict) else None
-    if value is None:
-        return default
-    is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not value >= least:  # also when it is no number by its own account: .nan
-        what = "whole number" if is_whole else "number"
-        log.warning(
-            "model-config.yaml: %s is %r, which is no %s from %g on; %g counts.", key, value, what, least, default
-        )
-        return default
-    return float(value)

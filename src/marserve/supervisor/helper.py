@@ -58,5 +58,6 @@ async def run_helper(module: str, arguments: Sequence[str], environment: Mapping
         raise ServeError(f"The helper {module} printed no JSON object.")
     if "error" in value:
         error = by_kind().get(str(value["error"]), ServeError)(str(value["message"]), str(value.get("hint") or ""))
+        error.fault = str(value.get("fault") or "")
         raise about(error, str(value["model"])) if value.get("model") else error
     return value

@@ -90,7 +90,6 @@ class Pool:
         self.submit = self.jobs.submit_with_ticket if settings.has_tickets else self.jobs.submit
         self.cancel, self.job_ended = self.jobs.cancel, observer.job_ended
         self._numbers = numbers
-        self._loop = asyncio.get_running_loop()
         if settings.parallel.has_ranks and settings.pinning is not None:
             log.warning("%s: cpu_launcher_enable has no effect on workers of several processes.", name)
         # Workers
@@ -338,6 +337,8 @@ class Pool:
         self._restarts.worker_loaded()
         self._crowd.join(worker.link)
         self.jobs.add(worker.link)
+        if self.ready_count >= self.target:
+            self.setback = None
         self._observer.worker_changed(worker)
         self._has_changed()
 

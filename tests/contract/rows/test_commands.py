@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+
 import pytest
 
+from pairs import PATIENCE, until
 from rows import House, Product
 
 ECHO = "def handle(data, context):\n    return [str(row) for row in data] if data else None\n"
+
+
+@pytest.mark.row("B1")
+@pytest.mark.row("B3")
+def test_a_start_in_the_background_and_its_end(product: Product, house: House) -> None:
+    house.archive("echo", ECHO)
+    doors, settings = house.settings()
+    config, console, keys = (house.folder / name for name in ("test.properties", "console.txt", "key_file.json"))
+    config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    command = [str(product.folder / "torchserve"), "--start", "--ncs", "--model-store", "store"]
+    command += ["--ts-config", config.name, "--models", "echo.mar"]
+    with console.open("wb") as stream:
+        # A file: the server holds it open, and a pipe would not end with the command.
+        started = subprocess.run(
+            command,
+            cwd=house.folder,
+            env=product.environment(house.folder),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            check=False,
+        )
+    try:
+        assert started.returncode == 0
+        until("the server says that it is ready", lambda: "Model server started." in console.read_text().splitlines())
+        assert keys.exists()
+    finally:
+        stopped = product.run(house.folder, "torchserve", "--stop", "--foreground")
+    assert stopped.returncode == 0
+    assert not keys.exists()
+    for port in doors.values():
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is closing does not count
+            free.bind(("127.0.0.1", port))
+    again = product.run(house.folder, "torchserve", "--stop")
+    assert (again.returncode, again.stdout) == (0, "TorchServe is not currently running.\n")
+
+
+@pytest.mark.row("B2")
+def test_in_the_foreground_the_command_ends_with_the_server(product: Product, house: House) -> None:
+    house.archive("echo", ECHO)
+    server = house.start("echo.mar")
+    assert server.process.poll() is None
+    stopped = product.run(house.folder, "torchserve", "--stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "TorchServe has stopped.\n")
+    assert server.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.row("B4")

@@ -21,9 +21,6 @@ _AT_ONCE = 16
 
 #: What TorchServe tells of features that a version can have there; the values are those of a version without them.
 _WITHOUT_FEATURES: dict[str, object] = {
-    "continuousBatching": False,
-    "useJobTicket": False,
-    "useVenv": False,
     "stateful": False,
     "sequenceMaxIdleMSec": 0,
     "sequenceTimeoutMSec": 0,
@@ -34,7 +31,8 @@ _WITHOUT_FEATURES: dict[str, object] = {
 
 async def describe(versions: list[ModelVersion], dialect: Dialect) -> object:
     """Return versions as the dialect describes them: a list, or one object for the first."""
-    memory = await _memory([worker.pid for version in versions for worker in version.pool.workers])
+    workers = [worker for version in versions for worker in version.pool.workers]
+    memory = await _memory([pid for worker in workers for pid in worker.pids])
     entry = {"native": _native, "torchserve": _torchserve, "mms": _mms}[dialect.name]
     entries = [entry(version, memory) for version in versions]
     return entries if dialect.describes_list else entries[0]
@@ -80,12 +78,15 @@ def _torchserve(version: ModelVersion, memory: dict[int, int]) -> dict[str, obje
         **found,
         "responseTimeout": _plain(config.response_timeout),
         "startupTimeout": _plain(config.startup_timeout),
-        "maxRetryTimeoutInSec": _plain(version.pool.settings.restart.window),
-        "clientTimeoutInMills": 0,
-        "parallelType": "",
-        "parallelLevel": 0,
+        "maxRetryTimeoutInSec": _plain(config.retry_timeout),
+        "clientTimeoutInMills": _plain(config.client_timeout * 1000.0),
+        "parallelType": config.parallel.kind,
+        "parallelLevel": config.parallel.level,
         "deviceType": "gpu" if config.gpu_ids else "cpu",
         "deviceIds": list(config.gpu_ids) or None,
+        "continuousBatching": False,
+        "useJobTicket": config.has_job_tickets,
+        "useVenv": version.archive.config.get("useVenv") is True,
         **_WITHOUT_FEATURES,
         "loadedAtStartup": loaded_at_startup,
         "workers": workers,
@@ -107,7 +108,7 @@ def _native(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
         "signature": archive.signature.raw if archive.signature is not None else None,
         "restarts": pool.restart_count,
         "lastDeath": _death(pool.last_autopsy),
-        "lastError": _error(pool.failure),
+        "lastError": _error(pool.failure or pool.setback),
     }
 
 
@@ -118,7 +119,7 @@ def _old_worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -
         # Local time with a "Z", as both old servers write it.
         "startTime": f"{started}Z",
         "status": "READY" if worker.state is WorkerState.READY else "UNLOADING",
-        "memoryUsage": memory[worker.pid],
+        "memoryUsage": sum(memory.get(pid, 0) for pid in worker.pids),
         "pid": worker.pid,
         "gpu": bool(version.config.gpu_ids),
         "gpuUsage": "N/A",

@@ -30,7 +30,8 @@ from marserve.doors.http.routes import Endpoint
 from marserve.errors import BadRequest, ModelNotFound, VersionNotFound
 from marserve.models.model import ModelVersion
 from marserve.planes.inference import InferencePlane
-from marserve.planes.management import ManagementPlane, Registration
+from marserve.planes.management import ManagementPlane
+from marserve.planes.resolving import Registration
 
 URL = Parameter("url", TEXT, "Archive: its name in the model store, or a URL.", is_required=True)
 MODEL_NAME = Parameter("model_name", TEXT, "Name to serve it under.", "the manifest's")
@@ -217,7 +218,7 @@ class ManagementDoor:
         await self._given(request, ())
         name, version = request.path_params["model"], request.path_params["version"]
         try:
-            self._plane.set_default(name, version)
+            await self._plane.set_default(name, version)
         except VersionNotFound as error:
             error.fault = "set_default"
             raise

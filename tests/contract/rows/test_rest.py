@@ -1,0 +1,317 @@
+"""Rows of the REST doors that no pair holds: addresses, TLS, CORS, streams, what workers see, access lines."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
+from cryptography.x509 import load_pem_x509_certificate
+
+from marserve.doors.http.certificates import self_signed_pem
+from pairs import PATIENCE, free_ports
+from rows import House, Product, Running
+
+ECHO = "def handle(data, context):\n    return ['said'] * len(data) if data else None\n"
+SEEN = """
+import json, os
+
+def handle(data, context):
+    return [json.dumps(dict(os.environ)) for _ in data] if data else None
+"""
+STREAM = """
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+def handle(data, context):
+    if data is None:
+        return None
+    for number in range(3):
+        send_intermediate_predict_response(["piece %d," % number], context.request_ids, "More", 200, context)
+    return ["the end"]
+"""
+SETTINGS = {
+    "allowed_urls": "http://127.0.0.1:1/allowed/.*",
+    "blacklist_env_vars": ".*SECRET.*|HIDDEN",
+    "cors_allowed_origin": "https://page.example",
+    "cors_allowed_methods": "GET, POST, PUT, OPTIONS",
+    "cors_allowed_headers": "X-Custom-Header",
+    "metrics_mode": "prometheus",
+}
+ORIGIN = "https://page.example"
+
+
+@pytest.fixture(scope="module")
+def server(shared_house: House) -> Running:
+    """A server with the settings of several rows."""
+    shared_house.archive("echo", ECHO)
+    shared_house.archive("seen", SEEN)
+    shared_house.archive("stream", STREAM)
+    environment = {"MY_SECRET_KEY": "1", "HIDDEN": "2", "HIDDEN_NOT": "3", "SEEN": "4"}
+    return shared_house.start("echo.mar", "seen.mar", "stream.mar", settings=SETTINGS, environment=environment)
+
+
+# ---- streams
+
+
+def chunks(port: int, target: str) -> tuple[bytes, list[bytes]]:
+    """Ask for an answer over a raw socket; return its head, and its chunks as they were cut."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as raw, raw.makefile("rb") as stream:
+        raw.sendall(f"GET {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        head = b"".join(iter(stream.readline, b"\r\n"))
+        found = []
+        while size := int(stream.readline(), 16):
+            found.append(stream.read(size))
+            assert stream.readline() == b"\r\n"
+        return head, found
+
+
+@pytest.mark.row("E27")
+def test_every_send_is_one_chunk(server: Running) -> None:
+    server.wait_for_workers("stream", 1)
+
+    head, pieces = chunks(server.doors["inference"], "/predictions/stream")
+
+    assert pieces == [b"piece 0,", b"piece 1,", b"piece 2,", b"the end"]
+    lines = head.decode().lower().split("\r\n")
+    assert "transfer-encoding: chunked" in lines
+    assert "ts_stream_next: true" in lines
+    assert not [line for line in lines if line.startswith("content-length")]
+
+
+# ---- CORS
+
+
+@pytest.mark.row("C10")
+@pytest.mark.parametrize("door", ["inference", "management", "metrics"])
+def test_a_preflight_is_answered(server: Running, door: str) -> None:
+    asks = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+
+    answer = server.ask("/predictions/echo", door=door, method="OPTIONS", headers=asks)
+
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    assert headers["access-control-allow-origin"] == ORIGIN
+    assert headers["access-control-allow-methods"] == "GET, POST, PUT, OPTIONS"
+    assert headers["access-control-allow-headers"] == "X-Custom-Header"
+
+
+@pytest.mark.row("C10")
+@pytest.mark.parametrize("target", ["/ping", "/predictions/echo", "/predictions/nosuch", "/nosuch"])
+def test_every_answer_has_the_headers_of_cors(server: Running, target: str) -> None:
+    server.wait_for_workers("echo", 1)
+
+    headers = {name.lower(): value for name, value in server.ask(target).headers.items()}
+
+    assert headers["access-control-allow-origin"] == ORIGIN
+    assert headers["access-control-allow-methods"] == "GET, POST, PUT, OPTIONS"
+    assert headers["access-control-allow-headers"] == "X-Custom-Header"
+
+
+# ---- what may be fetched, what workers see
+
+
+@pytest.mark.row("C12")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/other/x.mar", "file:///x.mar", "http://127.0.0.1:1/allowed"])
+def test_a_url_that_is_not_allowed_is_not_fetched(server: Running, url: str) -> None:
+    answer = server.manage("POST", f"/models?url={url}")
+
+    assert answer.status == 404
+    assert answer.json()["message"] == f"Given URL {url} does not match any allowed URL(s)"
+
+
+@pytest.mark.row("C12")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/allowed/x.mar", "HTTP://127.0.0.1:1/ALLOWED/x.mar"])
+def test_a_url_that_is_allowed_is_fetched(server: Running, url: str) -> None:
+    answer = server.manage("POST", f"/models?url={url}")
+
+    assert answer.status == 400
+    assert answer.json()["message"] == f"Failed to download archive from: {url}"
+
+
+@pytest.mark.row("C13")
+def test_hidden_variables_are_absent_in_workers(server: Running) -> None:
+    server.wait_for_workers("seen", 1)
+
+    seen = server.ask("/predictions/seen").json()
+
+    assert not {"MY_SECRET_KEY", "HIDDEN"} & seen.keys()
+    assert (seen["HIDDEN_NOT"], seen["SEEN"]) == ("3", "4")
+
+
+# ---- metrics and access lines
+
+
+@pytest.mark.row("L2")
+def test_the_exposition(server: Running) -> None:
+    server.wait_for_workers("echo", 1)
+    server.ask("/predictions/echo")
+
+    told = server.ask("/metrics?name[]=ts_inference_requests_total", door="metrics")
+
+    assert told.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    comments, samples = told.text.splitlines()[:2], told.text.splitlines()[2:]
+    assert comments[0].startswith("# HELP ts_inference_requests_total ")
+    assert comments[1] == "# TYPE ts_inference_requests_total counter"
+    assert samples
+    for line in samples:
+        name, value = line.rsplit(" ", 1)
+        assert name.startswith("ts_inference_requests_total{")
+        assert name.endswith(",}")
+        assert value == repr(float(value))
+
+
+@pytest.mark.row("L8")
+def test_the_access_line(server: Running) -> None:
+    server.wait_for_workers("echo", 1)
+    server.ask("/predictions/echo?a=b", b"x")
+    server.ask("/predictions/nosuch")
+    server.ask("/ping")
+
+    client = r"ACCESS_LOG - /127\.0\.0\.1:\d+"
+    server.wait_for_line(rf'{client} "POST /predictions/echo\?a=b HTTP/1\.1" 200 \d+$')
+    server.wait_for_line(rf'{client} "GET /predictions/nosuch HTTP/1\.1" 404 \d+$')
+    server.wait_for_line(rf'{client} "GET /ping HTTP/1\.1" 200 \d+$')
+
+
+# ---- addresses
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to a socket in the file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+@pytest.mark.row("C8")
+def test_unix_sockets_and_one_port_for_two_doors(product: Product, house: House) -> None:
+    house.archive("echo", ECHO)
+    doors = ("inference", "management", "metrics")
+    paths = {door: house.folder / f"{door}.sock" for door in doors}
+    house.start("echo.mar", settings={f"{door}_address": f"unix:{path}" for door, path in paths.items()})
+
+    targets = {"inference": "/ping", "management": "/models", "metrics": "/metrics"}
+    for door, target in targets.items():
+        connection = UnixConnection(paths[door])
+        connection.request("GET", target)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+@pytest.mark.row("C8")
+def test_one_port_for_all_doors(product: Product, house: House) -> None:
+    house.archive("echo", ECHO)
+    shared, metrics = free_ports(2)
+    # The original cannot open the third door on the port of the others.
+    ports = {"inference": shared, "management": shared, "metrics": metrics if product.is_genuine else shared}
+    addresses = {f"{door}_address": f"http://127.0.0.1:{port}" for door, port in ports.items()}
+    server = house.start("echo.mar", settings=addresses)
+    server.doors.update(ports)
+    server.wait_for_workers("echo", 1)
+
+    assert server.ask("/predictions/echo").text == "said"
+    assert server.ask("/metrics", door="metrics").status == 200
+    # The original takes it for a prediction's path.
+    assert server.manage("GET", "/models/echo/1.0").status == (404 if product.is_genuine else 200)
+
+
+# ---- TLS
+
+
+@pytest.fixture(scope="module")
+def pem() -> bytes:
+    """A key and its certificate."""
+    return self_signed_pem(["127.0.0.1"])
+
+
+def trusting(pem: bytes) -> ssl.SSLContext:
+    """Return the client's side of TLS that trusts one certificate alone."""
+    return ssl.create_default_context(cadata=pem[pem.index(b"-----BEGIN CERTIFICATE") :].decode())
+
+
+def ask_securely(port: int, target: str, context: ssl.SSLContext) -> tuple[int, bytes]:
+    """Ask over https; return status and body."""
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def write_pem(house: House, pem: bytes) -> dict[str, str]:
+    """Write key and certificate; return the settings that name them."""
+    at = pem.index(b"-----BEGIN CERTIFICATE")
+    key, certificate = house.folder / "key.pem", house.folder / "certificate.pem"
+    key.write_bytes(pem[:at])
+    certificate.write_bytes(pem[at:])
+    return {"private_key_file": str(key), "certificate_file": str(certificate)}
+
+
+@pytest.mark.row("C11")
+def test_pem_files_for_one_door_and_plain_http_for_another(house: House, pem: bytes) -> None:
+    house.archive("echo", ECHO)
+    inference, management = free_ports(2)
+    addresses = {
+        "inference_address": f"https://127.0.0.1:{inference}",
+        "management_address": f"http://127.0.0.1:{management}",
+    }
+    server = house.start("echo.mar", settings={**addresses, **write_pem(house, pem)})
+    server.doors.update(inference=inference, management=management)
+    server.wait_for_workers("echo", 1)
+
+    assert ask_securely(inference, "/predictions/echo", trusting(pem)) == (200, b"said")
+
+    for method in ("GET", "POST", "DELETE"):  # plain HTTP to the https port
+        told = server.ask("/predictions/echo", method=method)
+        assert (told.status, told.phrase) == (403, "Forbidden")
+        assert told.json() == {"status": "This TorchServe instance only accepts HTTPS requests"}
+        standing = {name: value for name, value in told.headers.items() if name not in ("content-length",)}
+        assert standing == {
+            "content-type": "application/json",
+            "Pragma": "no-cache",
+            "Cache-Control": "no-cache; no-store, must-revalidate, private",
+            "Expires": "Thu, 01 Jan 1970 00:00:00 UTC",
+            "connection": "close",
+        }
+    assert ask_securely(inference, "/ping", trusting(pem))[0] == 200
+
+
+@pytest.mark.row("C11")
+def test_a_keystore(house: House, pem: bytes) -> None:
+    house.archive("echo", ECHO)
+    path = house.folder / "keystore.p12"
+    certificate = load_pem_x509_certificate(pem[pem.index(b"-----BEGIN CERTIFICATE") :])
+    key, secret = load_pem_private_key(pem, None), BestAvailableEncryption(b"changeit")
+    path.write_bytes(pkcs12.serialize_key_and_certificates(b"key", key, certificate, None, secret))  # type: ignore[arg-type]
+    (management,) = free_ports(1)
+    secured = {"management_address": f"https://127.0.0.1:{management}", "keystore": str(path)}
+    house.start("echo.mar", settings=secured)
+
+    status, body = ask_securely(management, "/models", trusting(pem))
+    assert (status, json.loads(body)["models"][0]["modelName"]) == (200, "echo")
+
+
+@pytest.mark.row("C11")
+def test_a_self_signed_certificate(product: Product, house: House) -> None:
+    house.archive("echo", ECHO)
+    (inference,) = free_ports(1)
+    server = house.launch("echo.mar", settings={"inference_address": f"https://127.0.0.1:{inference}"})
+    if product.is_genuine:  # it makes one, where Java is older than 16 or has a library beside it
+        server.wait_for_line("Model server started.|SelfSignedCertificate")
+        return
+    server.wait_for_line("Model server started.")
+    unseen = ssl.create_default_context()
+    unseen.check_hostname, unseen.verify_mode = False, ssl.CERT_NONE
+    assert ask_securely(inference, "/ping", unseen)[0] == 200
