@@ -691,7 +691,7 @@ def test_a_handshake_that_fails_is_one_line_in_the_log(loop_factory: Loop, caplo
     async def scenario() -> None:
         async with serve(address=replace(ANY, scheme="https"), context=server_context()) as served:
             peer = await served.connect()
-            peer.writer.write(b"\x16\x03\x01\x00\x02no")
+            peer.writer.write(b"\x16" + b"\xff" * 20)
             await peer.reader.read()
             await peer.leave()
 

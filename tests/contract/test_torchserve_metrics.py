@@ -127,6 +127,7 @@ def logged(server: pairs.Server, name: str, pattern: str) -> bool:
     return re.search(f"^{pattern}$", log(server, name), re.MULTILINE) is not None
 
 
+@pytest.mark.row("L1", "L2", "L3", "L7", "L8")
 def test_prometheus_exposes_the_whole_set_and_logs_none_of_it() -> None:
     with asked("prometheus", model_metrics_auto_detect="true") as server:
         pairs.until("the host has been read", lambda: any("DiskAvailable{" in line for line in metrics(server)))
@@ -150,6 +151,7 @@ def test_prometheus_exposes_the_whole_set_and_logs_none_of_it() -> None:
         assert log(server, "ts_metrics.log") == log(server, "model_metrics.log") == ""
 
 
+@pytest.mark.row("L1", "L3", "L7")
 def test_log_exposes_nothing_and_logs_everything() -> None:
     with asked("log") as server:
         for pattern in (*SERVER_LINES.values(), *COUNTER_LINES.values()):
@@ -168,6 +170,7 @@ def test_log_exposes_nothing_and_logs_everything() -> None:
             assert re.search(rf"^{MOMENT} \[INFO \] \S+ {name} - ", server.log, re.MULTILINE), name
 
 
+@pytest.mark.row("L1", "L7")
 def test_legacy_exposes_three_counters_and_logs_the_rest() -> None:
     with asked("legacy", disable_system_metrics="true") as server:
         for pattern in SERVER_LINES.values():

@@ -185,7 +185,7 @@ def test_what_handlers_report_is_among_the_metrics(server: LiveServer) -> None:
 
     text = server.client.get(server.metrics + "/metrics").text
 
-    for wanted in ("HandlerTime{", "PredictionTime{", "Largest{", "RowsSeen_total{"):
+    for wanted in ("HandlerTime{", "Largest{", "RowsSeen_total{"):
         (line,) = [line for line in text.splitlines() if line.startswith(wanted) and 'model="sums"' in line]
         assert float(line.rpartition(" ")[2]) > 0
         assert ('Kind="plain"' in line) == (wanted in ("Largest{", "RowsSeen_total{"))

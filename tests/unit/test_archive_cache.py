@@ -219,6 +219,45 @@ def test_refused_archive_leaves_nothing_in_the_cache(
     assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"hashes.json"}
 
 
+def test_junk_is_an_empty_archive_to_the_lenient_alone(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.mar"
+    junk.write_text("no archive at all")
+    cache = Cache(tmp_path / "cache", is_lenient=True)
+
+    found = cache.open(junk)
+
+    assert (found.manifest, found.config, list(found.path.iterdir())) == (Manifest(), {}, [])
+    assert cache.open(junk) == found
+    with pytest.raises(ArchiveError, match="neither a zip nor a gzip file"):
+        Cache(tmp_path / "cache").open(junk)
+    renamed = junk.rename(tmp_path / "junk.tar.gz")
+    with pytest.raises(ArchiveError, match="neither a zip nor a gzip file"):
+        cache.open(renamed)
+
+
+def test_files_that_the_manifest_names_may_be_missing_to_the_lenient_alone(tmp_path: Path) -> None:
+    model = {"modelName": "m", "handler": "service.py", "serializedFile": "gone.pt", "configFile": "gone.yaml"}
+    archive = make_archive(tmp_path / "m.mar", {MANIFEST_NAME: json.dumps({"model": model})})
+
+    assert Cache(tmp_path / "cache", is_lenient=True).open(archive).manifest.serialized_file == "gone.pt"
+    with pytest.raises(ManifestError, match="no such file"):
+        Cache(tmp_path / "cache").open(archive)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        ({"model": {"modelName": "m", "configFile": "../../secret.yaml"}}, "no such file"),
+        ({"runtime": "ruby", "model": {"modelName": "m"}}, "Runtime is not defined or invalid"),
+    ],
+)
+def test_what_the_lenient_refuse_too(tmp_path: Path, manifest: dict[str, object], told: str) -> None:
+    archive = make_archive(tmp_path / "m.mar", {MANIFEST_NAME: json.dumps(manifest)})
+
+    with pytest.raises(ManifestError, match=told):
+        Cache(tmp_path / "cache", is_lenient=True).open(archive)
+
+
 def test_archive_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_archive(tmp_path / "m.mar")
     real = cache_module.unpack

@@ -20,11 +20,13 @@ def test_the_key_is_that_of_what_is_asked_for() -> None:
 @pytest.mark.parametrize("line", [b"./a.whl", b"-r more.txt", b"wheels/a.whl", b"--find-links ."])
 def test_files_beside_the_requirements_belong_to_one_archive(line: bytes) -> None:
     assert environment_key(line, "/one") != environment_key(line, "/other")
-    assert environment_key(b"a @ file:///wheels/a.whl", "/one") == environment_key(b"a @ file:///wheels/a.whl", "/other")
+    assert environment_key(b"a @ file:///wheels/a.whl", "/one") == environment_key(
+        b"a @ file:///wheels/a.whl", "/other"
+    )
 
 
 def test_a_requirements_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match="no file requirements.txt"):
+    with pytest.raises(EnvironmentFault, match=r"no file requirements\.txt"):
         environment_for(tmp_path / "requirements.txt", tmp_path / "environments")
 
 

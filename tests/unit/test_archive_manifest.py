@@ -9,6 +9,7 @@ import pytest
 
 from marserve.archive.manifest import (
     Manifest,
+    file_model_name,
     handler_files,
     is_built_in,
     manifest_root,
@@ -209,3 +210,17 @@ def test_built_in_handlers_depend_on_the_runtime() -> None:
     assert is_built_in("TorchScriptHandler", "LSP")
     assert not is_built_in("TorchScriptHandler")
     assert not is_built_in("service.py")
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("resnet-18.mar", "resnet_18"),
+        ("http://some.example/a b.mar", "a_b"),
+        ("old.model", "old"),
+        ("one.tar.gz", "one_tar_gz"),
+        ("_folder", "_folder"),
+    ],
+)
+def test_a_name_is_made_of_the_files(location: str, name: str) -> None:
+    assert file_model_name(location) == name

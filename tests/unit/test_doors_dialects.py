@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from marserve.doors.http.application import https_only
 from marserve.doors.http.dialects import DIALECTS, MMS, NATIVE, TORCHSERVE, Dialect, status_phrase
 from marserve.errors import (
     BadRequest,
@@ -316,3 +317,15 @@ def test_ping_tells_the_truth_by_status_in_native_and_by_word_alone_in_mms() -> 
     assert (NATIVE.ping["healthy"], NATIVE.ping["starting"].status) == ((200, "Healthy"), 503)
     assert (TORCHSERVE.ping["healthy"], TORCHSERVE.ping["partial"]) == ((200, "Healthy"), (500, "Unhealthy"))
     assert [MMS.ping[state] for state in ("partial", "unhealthy")] == [(200, "Partial Healthy"), (200, "Unhealthy")]
+
+
+def test_what_plain_http_gets_of_an_https_address() -> None:
+    head, body = https_only(TORCHSERVE).split(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 403 Forbidden"
+    assert {b"connection: close", b"Pragma: no-cache", b"content-length: %d" % len(body)} < set(lines)
+    assert json.loads(body) == {"status": "This TorchServe instance only accepts HTTPS requests"}
+
+    head, body = https_only(NATIVE).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(body)["hint"] == "Begin the URL with https://."

@@ -139,7 +139,12 @@ def test_torchserve_describes_one_model_wherever_it_is_asked_for() -> None:
     served = Served("torchserve")
     served.add("fizbuz")
 
-    for target in ("/predictions/fizbuz", "/explanations/fizbuz/1.0/tail", "/v2/models/fizbuz/infer", "/fizbuz/predict"):
+    for target in (
+        "/predictions/fizbuz",
+        "/explanations/fizbuz/1.0/tail",
+        "/v2/models/fizbuz/infer",
+        "/fizbuz/predict",
+    ):
         assert served.ask("OPTIONS", target).json["info"]["title"] == "RESTful API for: fizbuz"
     for target in ("/models/fizbuz", "/models/fizbuz/1.0"):
         assert served.ask("OPTIONS", target).json["info"]["title"] == "RESTful Management API for: fizbuz"

@@ -12,6 +12,7 @@ from pool_bench import TIMED
 from marserve.errors import (
     BadRequest,
     Conflict,
+    EnvironmentFault,
     Forbidden,
     JobTimeout,
     LoadError,
@@ -184,6 +185,36 @@ async def test_what_cannot_be_registered_is_told_and_changes_nothing(clock, benc
 
     assert house.registry.models == {}
     assert house.starter.processes == []
+    await house.close()
+
+
+@in_fake_time
+async def test_bare_archives_are_taken_where_the_old_server_takes_them(clock, bench):
+    house = bench(management={"takes_bare": True})
+    house.stock("junk-1.mar", name="", handler="")
+
+    with pytest.raises(BadRequest, match="does not name its model"):
+        await house.management.register(wanted(location="junk-1.mar"), wait=True)
+    idle = await house.management.register(wanted("junk-1.mar", model_name="idle", initial_workers=0), wait=True)
+    named = await house.management.register(wanted("junk-1.mar", initial_workers=0), wait=True, at_startup=True)
+
+    assert (idle.name, named.name, named.version) == ("idle", "junk_1", "1.0")
+    await house.close()
+
+
+@in_fake_time
+async def test_an_environment_that_fails_is_told_with_the_name_that_was_asked_for(clock, bench, monkeypatch):
+    house = bench()
+
+    async def fail(location):
+        raise EnvironmentFault("No such package.")
+
+    monkeypatch.setattr(house.management, "_opener", fail)
+
+    for given, name in ((wanted("a-b.mar", model_name="c"), "c"), (wanted("a-b.mar"), "a_b")):
+        with pytest.raises(EnvironmentFault) as caught:
+            await house.management.register(given, wait=True)
+        assert caught.value.model == name
     await house.close()
 
 

@@ -28,13 +28,13 @@ from typing import Dict, List, Optional, Tuple
 
 from marserve.archive import store
 from marserve.archive.config import load_config
-from marserve.archive.environment import environment_for
-from marserve.archive.manifest import Manifest, manifest_root, read_manifest
-from marserve.archive.reader import archive_format, files_below, unpack
+from marserve.archive.environment import environment_for, interpreter, view_of
+from marserve.archive.manifest import RUNTIMES, Manifest, manifest_root, read_manifest
+from marserve.archive.reader import archive_format, files_below, is_junk, unpack
 from marserve.archive.signature import Signature, load_signature
 from marserve.archive.sink import MAX_BYTES
 from marserve.archive.writer import replacing_file
-from marserve.errors import ArchiveError, EnvironmentFault, ServeError, SignatureError, about
+from marserve.errors import ArchiveError, EnvironmentFault, ManifestError, ServeError, SignatureError, about
 
 _PARTIAL = ".partial-"
 _CHUNK = 2**20
@@ -76,10 +76,17 @@ class CachedArchive:
 class Cache:
     """A folder of unpacked archives; any number of processes may use the same one."""
 
-    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
-        """Use ``root``, made when needed; ``max_bytes`` is the most that one archive may unpack to."""
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES, is_lenient: bool = False) -> None:
+        """Use ``root``, made when needed.
+
+        Args:
+            max_bytes: most that one archive may unpack to.
+            is_lenient: take what TorchServe takes: junk named like an archive, as an empty one, and manifests that
+                name files that are not there.
+        """
         self.root = root
         self.max_bytes = max_bytes
+        self.is_lenient = is_lenient
 
     def open(self, archive: Path) -> CachedArchive:
         """Return an archive unpacked, from the cache where it has it. A folder is used where it lies.
@@ -87,31 +94,33 @@ class Cache:
         Raises:
             ArchiveError: the archive is refused; nothing of it is left in the cache.
         """
-        if archive_format(archive) == "folder":
-            return _describe(manifest_root(archive.resolve()), "")
+        is_empty = self.is_lenient and is_junk(archive)
+        if not is_empty and archive_format(archive) == "folder":
+            return self._describe(manifest_root(archive.resolve()), "")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             stamp = _stamp(archive)
             sha256 = self._digest(archive, stamp)
             if not self._is_whole(sha256):
-                self._fill(archive, sha256, stamp)
+                self._fill(archive, sha256, stamp, is_empty)
         except OSError as error:
             raise ArchiveError(
                 f"{archive.name} could not be put into the cache {self.root}: {error}.",
                 "Check rights and free space.",
             ) from error
-        return _describe(self.root / sha256, sha256)
+        return self._describe(self.root / sha256, sha256)
 
-    def _fill(self, archive: Path, sha256: str, stamp: List[int]) -> None:
+    def _fill(self, archive: Path, sha256: str, stamp: List[int], is_empty: bool) -> None:
         """Unpack beside the place and rename; when another process was faster, its folder is the one."""
         partial, lock = self._new_partial()
         try:
-            unpack(archive, partial, self.max_bytes)
+            if not is_empty:
+                unpack(archive, partial, self.max_bytes, must_be_whole=not self.is_lenient)
             if _stamp(archive) != stamp:
                 raise ArchiveError(f"{archive.name} changed while it was read.", "Register it again.")
             # Refuse before the move: what cannot be served must not stay in the cache.
-            _describe(partial, sha256)
+            self._describe(partial, sha256)
             names = [name for name, _ in files_below(partial)]
             # Before the folder, because a folder without its list counts as broken.
             with replacing_file(self._listing(sha256)) as out:
@@ -139,6 +148,19 @@ class Cache:
             else:
                 return
         raise ArchiveError(f"{folder} could not be put in order.", "Remove it and register the archive again.")
+
+    def _describe(self, folder: Path, sha256: str) -> CachedArchive:
+        manifest = read_manifest(folder, must_be_whole=not self.is_lenient)
+        if self.is_lenient and manifest.runtime not in RUNTIMES:
+            raise ManifestError("Runtime is not defined or invalid.", f"It must be one of {', '.join(RUNTIMES)}.")
+        warnings = []
+        try:
+            signature = load_signature(folder, manifest.signature_file, strict=True)
+        except SignatureError as error:
+            # A file in house form that is wrong is refused here; anything else under that name is none of ours.
+            signature = load_signature(folder, manifest.signature_file)
+            warnings.append(f"The signature is not used: {error}")
+        return CachedArchive(folder, sha256, manifest, signature, load_config(folder, manifest), tuple(warnings))
 
     def _is_whole(self, sha256: str) -> bool:
         try:
@@ -216,23 +238,20 @@ def _lock(folder: Path) -> Optional[int]:
     return None
 
 
-def _describe(folder: Path, sha256: str) -> CachedArchive:
-    manifest = read_manifest(folder)
-    warnings = []
+def _environment(opened: CachedArchive, root: Path, installs: bool) -> Dict[str, object]:
+    """Return the interpreter of an archive that does not take the server's, and where its files are then."""
+    wanted = opened.manifest.requirements_file if installs else ""
+    has_own = opened.config.get("useVenv") is True
+    if not wanted and not has_own:
+        return {}
     try:
-        signature = load_signature(folder, manifest.signature_file, strict=True)
-    except SignatureError as error:
-        # A file in house form that is wrong is refused here; anything else under that name is none of ours.
-        signature = load_signature(folder, manifest.signature_file)
-        warnings.append(f"The signature is not used: {error}")
-    return CachedArchive(folder, sha256, manifest, signature, load_config(folder, manifest), tuple(warnings))
-
-
-def _environment(requirements: Path, root: Path, model: str) -> Path:
-    try:
-        return environment_for(requirements, root)
+        environment = environment_for(opened.path / wanted if wanted else None, root)
+        if not has_own:
+            return {"python": str(interpreter(environment))}
+        view = view_of(opened.path, environment, root)
     except EnvironmentFault as error:
-        raise about(error, model) from None
+        raise about(error, opened.manifest.model_name) from None
+    return {"path": str(view), "python": str(interpreter(view / "venv"))}
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -244,7 +263,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     what.add_argument("--location", help="name in the store, or URL")
     parser.add_argument("--store", type=Path, help="the model store; downloads go there")
     parser.add_argument("--allowed-url", action="append", default=[], help="regular expression; may be repeated")
-    parser.add_argument("--environments", type=Path, help="install what the archive requires, in a folder below")
+    parser.add_argument("--environments", type=Path, help="folder of environments; one with useVenv gets its own")
+    parser.add_argument("--install", action="store_true", help="install what the archive requires, in one of them")
+    parser.add_argument("--lenient", action="store_true", help="take what TorchServe takes, junk too")
     parser.add_argument("--replace", action="store_true", help="download over a file of the same name")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes unpacked")
     parser.add_argument("--max-download", type=int, default=store.MAX_DOWNLOAD, help="most bytes of a download")
@@ -259,14 +280,14 @@ def main(argv: Optional[List[str]] = None) -> int:
             archive = store.resolve(
                 args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace
             )
-        opened = Cache(args.root, args.max_bytes).open(archive)
+        opened = Cache(args.root, args.max_bytes, args.lenient).open(archive)
         result = {"source": str(archive), **opened.to_json()}
-        if args.environments is not None and opened.manifest.requirements_file:
-            requirements = opened.path / opened.manifest.requirements_file
-            result["python"] = str(_environment(requirements, args.environments, opened.manifest.model_name))
+        if args.environments is not None:
+            result.update(_environment(opened, args.environments, args.install))
         status = 0
     except ServeError as error:
-        result = {"error": error.kind, "message": error.message, "hint": error.hint, "model": error.model}
+        result = {"error": error.kind, "message": error.message, "hint": error.hint}
+        result.update(model=error.model, fault=error.fault)
         status = 1
     except Exception as error:
         traceback.print_exc()

@@ -59,13 +59,23 @@ def archive_format(archive: Path) -> str:
     raise ArchiveError(f"{archive.name} is neither a zip nor a gzip file.", "Pack or copy the archive again.")
 
 
-def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
+def is_junk(archive: Path) -> bool:
+    """Tell whether a file is named like an archive and is none: TorchServe takes such a file for an empty archive."""
+    try:
+        archive_format(archive)
+    except ArchiveError:
+        return archive.suffix in (".mar", ".model") and archive.is_file()
+    return False
+
+
+def unpack(archive: Path, target: Path, max_bytes: int, must_be_whole: bool = True) -> Manifest:
     """Unpack an archive and return its manifest.
 
     Args:
         archive: path of a ``.mar`` (zip or tgz) or of a folder in archive form.
         target: empty folder; left empty when anything is refused.
         max_bytes: most bytes after unpacking, all members together.
+        must_be_whole: the files that the manifest names must be there.
 
     Raises:
         UnsafeArchive: a member leaves ``target``, is a link, or passes ``max_bytes``.
@@ -74,7 +84,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> Manifest:
 
     Source: TorchServe model archiver, ``--archive-format``.
     """
-    return _unpack(archive, Sink(archive, target, max_bytes), must_be_whole=True)
+    return _unpack(archive, Sink(archive, target, max_bytes), must_be_whole)
 
 
 def peek(archive: Path, target: Path) -> Manifest:

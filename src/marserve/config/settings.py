@@ -204,7 +204,8 @@ class Settings:
         FLAG,
         "false",
         "Whether what an archive's requirements file asks for is installed for its workers, on top of what the "
-        "server has. Done once for the same file, and kept below `cache_folder`. Needs uv.",
+        "server has. Done once for the same file, and kept below `cache_folder`. Needs uv, as `useVenv` of a "
+        "model-config does.",
         known_to=_TS,
     )
     cache_folder: Path = row(

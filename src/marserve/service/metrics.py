@@ -288,7 +288,7 @@ class MetricsStore:
         return self.cache[key]
 
     def declare(self, rows: object) -> None:
-        """Declare metrics that the server's file of definitions has for services: lists of kind, name, unit, names."""
+        """Declare what the server's file of definitions has for services: lists of kind, name, unit, dimensions."""
         for kind, name, unit, dimension_names in rows if isinstance(rows, list) else ():
             self.add_metric_to_cache(str(name), str(unit), list(map(str, dimension_names)), str(kind))
 

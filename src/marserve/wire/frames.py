@@ -35,6 +35,8 @@ WIRE_VERSION = 1
 
 # Kinds of frame. CANCEL, CREDIT, LOG and METRIC are reserved: a peer that gets one it does not know ignores it.
 HELLO, WELCOME, LOAD, LOADED, BATCH, ANSWER, STOP = 1, 2, 3, 4, 5, 6, 7
+# Between the server and a parent alone, the process that workers are forked from: fork one; it is forked; become one.
+FORK, FORKED, SERVE = 8, 9, 10
 CANCEL, CREDIT, LOG, METRIC = 16, 17, 18, 19
 KINDS = {
     HELLO: "hello",
@@ -44,6 +46,9 @@ KINDS = {
     BATCH: "batch",
     ANSWER: "answer",
     STOP: "stop",
+    FORK: "fork",
+    FORKED: "forked",
+    SERVE: "serve",
     CANCEL: "cancel",
     CREDIT: "credit",
     LOG: "log",

@@ -6,6 +6,8 @@ from marserve.errors import RemoteProtocolError
 from marserve.wire import frames
 
 SERVER, WORKER = "server", "worker"
+#: The process that workers are forked from, and what the server is to it.
+PARENT, PARENT_SERVER = "parent", "parent's server"
 
 #: state -> frame kind that may arrive -> next state, for what each side RECEIVES.
 #: ``greeted`` is a link whose worker has said hello; ``ready`` is one whose service has loaded.
@@ -16,6 +18,11 @@ RECEIVES: Dict[Tuple[str, str], Dict[int, str]] = {
     (WORKER, "open"): {frames.WELCOME: "greeted"},
     (WORKER, "greeted"): {frames.LOAD: "ready", frames.STOP: "closed"},
     (WORKER, "ready"): {frames.BATCH: "ready", frames.STOP: "closed"},
+    (PARENT_SERVER, "open"): {frames.HELLO: "greeted"},
+    (PARENT_SERVER, "greeted"): {frames.LOADED: "ready"},
+    (PARENT_SERVER, "ready"): {frames.FORKED: "ready"},
+    (PARENT, "open"): {frames.LOAD: "ready"},
+    (PARENT, "ready"): {frames.FORK: "ready", frames.SERVE: "closed"},
 }
 
 #: Kinds of later versions: an older peer passes over them in silence.

@@ -145,7 +145,8 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     # Before numpy or torch are imported: their pools are sized once.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
-    manifest: Manifest = read_manifest(folder)
+    # Which of its files must be there is the server's decision, and has been taken.
+    manifest: Manifest = read_manifest(folder, must_be_whole=False)
     gpu = told.get("gpu_id")
     config = told.get("config")
     context = Context(

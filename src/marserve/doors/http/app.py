@@ -13,44 +13,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-import marserve
 from marserve.doors.auth import API, INFERENCE, MANAGEMENT, Keys
 from marserve.doors.http.cors import is_preflight
+from marserve.doors.http.descriptions import LANES, Descriptions, TorchServeDescriptions
 from marserve.doors.http.dialects import Dialect
 from marserve.doors.http.health import HealthDoor
 from marserve.doors.http.lane import ASGIApp, Message, Receive, Send
 from marserve.doors.http.management import ManagementDoor
 from marserve.doors.http.metrics import MetricsDoor
 from marserve.doors.http.open_inference import OpenInferenceDoor
-from marserve.doors.http.openapi import document, for_model, model_paths, prediction_paths
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
 from marserve.doors.http.tokens import TokenDoor
 from marserve.errors import MethodNotAllowed, RouteNotFound, ServeError
 from marserve.metrics.collector import Collector
-from marserve.models.registry import Registry
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
 
 log = logging.getLogger("marserve.http")
-
-#: What the fast lane answers: here for the descriptions alone.
-LANES = (
-    Endpoint("POST", "/predictions/{model}", None, "Asks a model's default version."),
-    Endpoint("POST", "/predictions/{model}/{version}", None, "Asks one version of a model."),
-    Endpoint("POST", "/explanations/{model}", None, "Asks a model to explain its answer."),
-    Endpoint("POST", "/explanations/{model}/{version}", None, "Asks one version to explain its answer."),
-    Endpoint(
-        "POST",
-        "/invocations",
-        None,
-        "Asks the model that the query or a form field model_name names, or the only one.",
-    ),
-)
-
-#: Paths that describe one model when they are asked for with OPTIONS.
-OF_MODELS = ("/predictions/{model}", "/predictions/{model}/{version}", "/models/{model}")
 
 
 class Front:
@@ -155,56 +136,6 @@ class Front:
             raise self._keys.refusal(kinds, _authorization(request))
 
 
-class Descriptions:
-    """The routes that tell about the others: the index, and the OpenAPI description."""
-
-    def __init__(self, described: Iterable[Endpoint], registry: Registry, replies: Replies) -> None:
-        self._described = tuple(described)
-        self._registry = registry
-        self._replies = replies
-        self._has_predictions = LANES[0].path in {endpoint.path for endpoint in self._described}
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return the routes."""
-        summary = "Describes this address, as OpenAPI."
-        any_or_get = "GET" if self._replies.is_native else ANY_METHOD
-        index = (Endpoint("GET", "/", self.index, "Lists the routes."),) if self._replies.is_native else ()
-        here = {endpoint.path: endpoint.key for endpoint in self._described}
-        return (
-            *index,
-            Endpoint("OPTIONS", "/", self.whole, summary),
-            Endpoint(any_or_get, "/api-description", self.whole, summary),
-            *(
-                Endpoint("OPTIONS", path, self.one, "Describes one model, as OpenAPI.", key=here[path])
-                for path in OF_MODELS
-                if path in here
-            ),
-        )
-
-    async def index(self, request: Request) -> Response:
-        """Answer with the routes of this address."""
-        routes = [
-            {"method": endpoint.method, "path": endpoint.path, "summary": endpoint.summary}
-            for endpoint in (*self.endpoints(), *self._described)
-        ]
-        return self._replies.json({"name": "marserve", "version": marserve.__version__, "routes": routes})
-
-    async def whole(self, request: Request) -> Response:
-        """Answer with the description of this address; it names the models to those alone who may ask them."""
-        is_told = self._has_predictions and request.state.is_trusted
-        versions = prediction_paths(self._registry) if is_told else []
-        return self._replies.json(document(self._replies.dialect, (*self.endpoints(), *self._described), versions))
-
-    async def one(self, request: Request) -> Response:
-        """Answer with the description of one model: its predictions, or its management, as the path says."""
-        name = request.path_params["model"]
-        if request.scope["path"].startswith("/models/"):
-            self._registry.model(name)
-            return self._replies.json(document(self._replies.dialect, for_model(self._described, name), ()))
-        self._registry.find(name, request.path_params.get("version"))
-        return self._replies.json(document(self._replies.dialect, (), model_paths(self._registry, name)))
-
-
 def build_app(
     doors: Collection[str],
     *,
@@ -241,8 +172,11 @@ def build_app(
         if keys is not None:
             endpoints += _keyed(API, TokenDoor(keys, replies).endpoints(), True)
     if "metrics" in doors:
-        endpoints += MetricsDoor(collector, registry).endpoints()
-    endpoints += Descriptions(endpoints, registry, replies).endpoints()
+        endpoints += MetricsDoor(collector, registry, replies).endpoints()
+    if dialect.name == "torchserve":
+        endpoints += TorchServeDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked)
+    else:
+        endpoints += Descriptions(endpoints, registry, replies).endpoints()
     return Front(endpoints, replies, observer, cors, keys)
 
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from marserve.doors.http.dialects import Dialect
-from marserve.doors.http.exchange import render_headers
+from marserve.doors.http.dialects import Dialect, status_phrase
+from marserve.doors.http.exchange import render_headers, status_line
 from marserve.doors.http.inference import InferenceDoor, PredictionLane
 from marserve.doors.http.lane import ASGIApp
 from marserve.errors import BadRequest, ServeError, ShuttingDown, TooLarge
 
 #: Errors that the connection answers itself and that the dialects know under a kind of their own.
 _KINDS: dict[int, type[ServeError]] = {400: BadRequest, 413: TooLarge, 503: ShuttingDown}
+
+
+def https_only(dialect: Dialect) -> bytes:
+    """Return the whole answer for a client that speaks plain HTTP to an https address."""
+    if dialect.https_text:
+        status, body = 403, dialect.json_body({"status": dialect.https_text})
+    else:
+        told = dialect.error_body(BadRequest("This address speaks https alone.", "Begin the URL with https://."))
+        status, body = told.status, told.body
+    length = b"%d" % len(body)
+    lines = ((b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close"))
+    head = status_line(status, status_phrase(status)) + dialect.standing_headers + render_headers(lines)
+    return head + b"\r\n" + body
 
 
 class HttpApplication:

@@ -6,7 +6,8 @@ headers. Everything that does not depend on one request is made once, when this 
 An error may carry ``model`` and ``version`` (texts; "" for none), set by ``errors.about``; a ``HandlerFault`` may
 carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``), and so may a ``NotAuthorized`` (``wrong_kind``,
 ``renewal``, ``renewal_wrong_kind``) and what management refuses (``describe``, ``set_default``, ``negative``,
-``nameless``). An error without them is told in its own words.
+``nameless``, ``unregister``), a ``WorkerDied`` (``killed``) and an ``OutOfMemory`` (``load``). An error without them
+is told in its own words.
 """
 
 import json
@@ -84,6 +85,8 @@ class Dialect:
         has_old_paths: whether the paths of KServe, SageMaker and the first releases are served, and a description
             in the service's own words.
         runtimes: what a registration may name as the runtime; () for everything.
+        https_text: what is told, as a status with a 403, to who speaks plain HTTP to an https address; "" for an
+            error like every other.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Dialect:
     has_open_ping: bool = False
     has_old_paths: bool = False
     runtimes: tuple[str, ...] = ()
+    https_text: str = ""
 
     def json_body(self, value: object) -> bytes:
         """Return a management answer as JSON: members that are None left out, a newline at the end."""
@@ -284,14 +288,14 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "QueueFull": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
     "NoWorker": ErrorRow(503, _UNAVAILABLE, _NO_WORKER),
     "JobTimeout": ErrorRow(503, _UNAVAILABLE),
+    "JobTimeout.unregister": ErrorRow(408, "RequestTimeoutException", "Timed out while cleaning resources: {model}"),
     "Cancelled": ErrorRow(503, _UNAVAILABLE),
     "ShuttingDown": ErrorRow(503, _UNAVAILABLE),
     "OutOfMemory": ErrorRow(507, _INTERNAL, "Out of resources"),
     "ArchiveError": ErrorRow(400, "InvalidModelException"),
     "DownloadError": ErrorRow(400, "DownloadArchiveException"),
-    "EnvironmentFault": ErrorRow(
-        400, "InvalidModelException", "Custom pip package installation failed for model {model}"
-    ),
+    "EnvironmentFault": ErrorRow(400, "ModelException", "Custom pip package installation failed for model {model}"),
+    "EnvironmentFault.venv": ErrorRow(400, "ModelException", "Virtual environment creation failed for model {model}"),
     "ManifestError": ErrorRow(400, "InvalidModelException"),
     "SignatureError": ErrorRow(400, "InvalidModelException"),
     "UnsafeArchive": ErrorRow(400, "InvalidModelException"),
@@ -321,6 +325,8 @@ TORCHSERVE = Dialect(
         "BadRequest.nameless": ErrorRow(400, "InvalidModelException", "Model name is not defined."),
         "BadRequest.negative": ErrorRow(500, "IndexOutOfBoundsException", "Index -1 out of bounds for length 0"),
         "NoWorker.describe": ErrorRow(503, _UNAVAILABLE, _NO_DESCRIBER),
+        "OutOfMemory.load": ErrorRow(507, _INTERNAL, "Failed to start workers for model {model} version: {version}"),
+        "WorkerDied.killed": ErrorRow(507, _INTERNAL, "Worker died."),
         "VersionNotFound.set_default": ErrorRow(
             404, "ModelVersionNotFoundException", "Model version {version} does not exist for model {model}"
         ),
@@ -337,6 +343,7 @@ TORCHSERVE = Dialect(
     closes_on_error=True,
     has_old_paths=True,
     runtimes=("python", "python3", "LSP"),
+    https_text="This TorchServe instance only accepts HTTPS requests",
 )
 
 _MMS_NO_WORKER = "No worker is available to serve request for model: {model}. Consider increasing job queue size."

@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import stat
-import tempfile
 from pathlib import Path
 from time import monotonic
 
@@ -206,76 +205,3 @@ def _remove_stale_socket(path: Path) -> None:
         except BlockingIOError:
             pass
     raise OSError(errno.EADDRINUSE, "somebody listens there")
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = _ToldHandshake
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-class _ToldHandshake(ssl.SSLObject):
-    """Tells in one line why a handshake failed: the event loop drops it in silence, or writes a trace."""
-
-    def do_handshake(self) -> None:
-        """See ``ssl.SSLObject``."""
-        try:
-            super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as error:
-            if error.reason == "HTTP_REQUEST":
-                logger.warning("A client spoke plain HTTP to an https address; it should use https://.")
-            else:
-                logger.warning("A TLS handshake failed: %s.", error.reason or error)
-            raise
-
-
-def tls_context_of(pem: bytes, origin: str) -> ssl.SSLContext:
-    """Return the server's side of TLS from an unencrypted key and its certificate chain, PEM, in memory.
-
-    Args:
-        origin: what the errors name.
-
-    Raises:
-        ConfigError: the two do not belong together, or are too weak for this machine's OpenSSL.
-    """
-    # OpenSSL reads certificates from files alone. This one is readable by us alone, and gone at once.
-    with tempfile.NamedTemporaryFile(prefix="marserve-") as file:
-        file.write(pem)
-        file.flush()
-        context = _context()
-        try:
-            context.load_cert_chain(file.name)
-        except ssl.SSLError as error:
-            raise ConfigError(f"{origin} cannot be used for TLS: {error.reason or error}.") from error
-    return context
-
-
-def tls_context(certificate_file: str, private_key_file: str) -> ssl.SSLContext:
-    """Return the server's side of TLS from a certificate (with its chain) and its unencrypted key, both PEM.
-
-    Raises:
-        ConfigError: a file is missing or is no PEM, or the two do not belong together.
-    """
-    for setting, path in (("certificate_file", certificate_file), ("private_key_file", private_key_file)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError(
-                f"{setting} {path} cannot be read: {reason}.", f"Set {setting} to a PEM file."
-            ) from error
-    context = _context()
-    try:
-        # Without a password OpenSSL would ask for one on the terminal, and the start would hang.
-        context.load_cert_chain(certificate_file, private_key_file, password=lambda: "")
-    except ssl.SSLError as error:
-        raise ConfigError(
-            f"certificate_file {certificate_file} and private_key_file {private_key_file} cannot be used: "
-            f"{error.reason or error}.",
-            "Both must be PEM, the key without a password, and the key must be the certificate's.",
-        ) from error
-    return context

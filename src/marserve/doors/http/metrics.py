@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marserve.doors.http.parameters import TEXT, Parameter
-from marserve.doors.http.routes import Endpoint
+from marserve.doors.http.replies import Replies
+from marserve.doors.http.routes import ANY_METHOD, Endpoint
 from marserve.metrics.collector import Collector
 from marserve.metrics.exposition import CONTENT_TYPE, Reading, pieces
 from marserve.models.model import ModelVersion
@@ -21,13 +22,18 @@ NAMES = Parameter("name[]", TEXT, "Name of a metric to give, instead of all; may
 class MetricsDoor:
     """Answers ``/metrics``."""
 
-    def __init__(self, collector: Collector, registry: Registry) -> None:
+    def __init__(self, collector: Collector, registry: Registry, replies: Replies) -> None:
         self._collector = collector
         self._registry = registry
+        self._replies = replies
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return the routes."""
-        return (Endpoint("GET", "/metrics", self.metrics, "Gives all metrics in Prometheus' text form.", (NAMES,)),)
+        """Return the routes; TorchServe takes any method, and any path that begins so."""
+        summary = "Gives all metrics in Prometheus' text form."
+        if not self._replies.dialect.has_old_paths:
+            return (Endpoint("GET", "/metrics", self.metrics, summary, (NAMES,)),)
+        paths = ("/metrics", "/metrics/{rest:path}")
+        return tuple(Endpoint(ANY_METHOD, path, self.metrics, summary, (NAMES,)) for path in paths)
 
     async def metrics(self, request: Request) -> Response:
         """Answer with the metrics; whoever else waits is served between two pieces of the work."""
