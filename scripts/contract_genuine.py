@@ -20,7 +20,11 @@ PACKAGES = (*ORIGINALS, "pyyaml", "psutil", "packaging", "requests", "pillow")
 
 
 #: What can be asked of both.
-TESTS = ["tests/contract/test_torchserve_pairs.py", "tests/contract/rows"]
+TESTS = [
+    "tests/contract/test_torchserve_pairs.py",
+    "tests/contract/test_torchserve_metrics.py",
+    "tests/contract/rows",
+]
 
 
 def installed() -> Path:

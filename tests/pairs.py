@@ -6,6 +6,7 @@ register is unregistered behind it. ``settings`` are added to those of ``Server`
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -263,11 +264,20 @@ def wanted(server: Server, exchange: Exchange) -> dict[str, Any]:
     return dict(exchange["genuine"] if server.is_genuine and "genuine" in exchange else exchange["answer"])
 
 
+def digest_of(body: list[str]) -> str:
+    """Return what stands for a body in a pair that would be too long with it."""
+    text = "\n".join(body)
+    return f"<sha256 {hashlib.sha256(text.encode()).hexdigest()}>"
+
+
 def differences(expected: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
-    """Return what is not as expected, a line each; a body of ``["<any>"]`` fits every one."""
+    """Return what is not as expected, a line each.
+
+    A body of ``["<any>"]`` fits every one; of one that has thousands of lines there is ``["<sha256 …>"]``.
+    """
     found = []
     for name in ("status", "phrase", "headers", "bare", "body"):
-        if name == "body" and expected["body"] == ["<any>"]:
+        if name == "body" and expected["body"] in (["<any>"], [digest_of(answer["body"])]):
             continue
         if expected.get(name) != answer.get(name):
             found.append(f"{name}: expected {expected.get(name)!r}, got {answer.get(name)!r}")
