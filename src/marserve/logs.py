@@ -55,7 +55,7 @@ def configure(
         location: folder that gets a ``marserve.log`` beside the stream, made if need be; None or "" for none.
             The file may be moved away while it is written (logrotate): a new one is begun.
         stream: where lines go; None for standard error.
-        log_format: ``text``, or ``json`` for one JSON object a line.
+        log_format: ``text``, ``json`` for one JSON object a line, or ``bare`` for messages alone.
 
     Raises:
         OSError: the folder or the file cannot be written.
@@ -65,7 +65,8 @@ def configure(
         os.makedirs(location, exist_ok=True)
         handlers.append(WatchedFileHandler(os.path.join(location, FILE_NAME), encoding="utf-8"))
     _remove_handlers()
-    formatter = _JsonFormatter() if log_format == "json" else _TextFormatter(_TEXT)
+    formatter = {"json": _JsonFormatter(), "bare": logging.Formatter("%(message)s")}.get(log_format)
+    formatter = formatter or _TextFormatter(_TEXT)
     for handler in handlers:
         _add(logging.getLogger(), handler, formatter)
     logging.getLogger().setLevel(level.upper())

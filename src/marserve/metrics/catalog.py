@@ -95,7 +95,8 @@ _ROWS = (
         "seconds",
         (*_OF_VERSION, "step"),
         f"What a batch spent in each step after the queue, counted once a batch: {', '.join(STEPS)}. "
-        "wire is the way there and back, wait is behind other batches of the same worker.",
+        "wire is the way there and back, wait is behind other batches of the same worker; "
+        "inference is also what a service's handle does outside of its three steps.",
         SECONDS,
     ),
     MetricRow("marserve_batch_size", HISTOGRAM, "requests", _OF_VERSION, "Requests that travelled together.", JOBS),

@@ -130,7 +130,7 @@ class Worker:
         """
         self._gate = gate
         gate.expect(self._token, self._hello)
-        launch = Launch(self.name, gate.path, self._token, environment, python, program)
+        launch = Launch(self.name, gate.path, self._token, environment, python, program, self._load)
         try:
             self._process = starter.start(launch, self._exited)
         except OSError:
@@ -163,6 +163,8 @@ class Worker:
         if outcome.get("ok"):
             self.state = check_move(self.state, WorkerState.READY)
             self.ready_at = time.monotonic()
+            if outcome.get("metrics"):  # what the service has reported while it initialized
+                self._owner.worker_metrics(str(outcome["metrics"]).encode())
             if outcome.get("is_async") and self.link is not None:
                 self.link.run_concurrently()
             self._owner.worker_ready(self)

@@ -136,6 +136,7 @@ def exposing(shared_house: House) -> Running:
         "disable_system_metrics": "false",
     }
     server = shared_house.start("custom.mar", settings=settings)
+    until("what it reports as it is initialized is exposed", lambda: has_sample(server, "InitializeCallCount"))
     assert server.ask("/predictions/custom", "abcd").status == 200, server.log
     for name in ("Updated", "PredictionTime", "DiskAvailable"):
         until(f"{name} is exposed", lambda wanted=name: has_sample(server, wanted))
@@ -273,13 +274,16 @@ model_metrics:
 
 @pytest.mark.row("L5")
 def test_a_file_defines_what_there_is(house: House) -> None:
+    declared = 'print("DECLARED", metrics.get_metric("Waited", MetricTypes.HISTOGRAM).dimension_names, flush=True)'
+    code = CUSTOM.replace("        try:", f"        {declared}\n        try:", 1)
     house.archive(
-        "custom", CUSTOM.replace('"Waited", 2.5, unit="s"', '"Waited", 2.5, metric_type=MetricTypes.HISTOGRAM')
+        "custom", code.replace('"Waited", 2.5, unit="s"', '"Waited", 2.5, metric_type=MetricTypes.HISTOGRAM')
     )
     path = house.folder / "mine.yaml"
     path.write_text(DEFINED)
     server = house.start("custom.mar", settings={"metrics_mode": "prometheus", "metrics_config": str(path)})
     assert server.ask("/predictions/custom", "abcd").status == 200, server.log
+    until("the handler has got what is declared", lambda: "DECLARED ['ModelName', 'Level']" in server.log)
     for name in ("Waited", "PredictionTime"):
         until(f"{name} is exposed", lambda wanted=name: has_sample(server, wanted))
 
@@ -300,7 +304,8 @@ METRICS_FILES = {"ts_metrics.log", "model_metrics.log"}
 
 @pytest.mark.row("L6", "L8")
 def test_the_five_files_lie_where_the_environment_says(house: House) -> None:
-    house.archive("function", FUNCTION + "print('loaded', flush=True)\n")
+    said = "import logging\nlogging.getLogger('mine').warning('loaded')\n"
+    house.archive("function", FUNCTION + said)
     places = {"LOG_LOCATION": str(house.folder / "one"), "METRICS_LOCATION": str(house.folder / "two")}
     server = house.start("function.mar", environment=places)
     assert server.ask("/predictions/function?a=b", "x").status == 200
