@@ -1,7 +1,8 @@
-"""Rows C15, D9, E18, F24, H14, I1, I2, I3 and I9: batches, and the life and death of workers."""
+"""Rows C15, D9, E18, F24, H14, I1, I2, I3, I8 and I9: batches, GPUs, and the life and death of workers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -230,3 +231,24 @@ def test_unregistering_may_take_too_long(product: Product, house: House, tmp_pat
 
     assert (answer.status, answer.json()["type"]) == (408, "RequestTimeoutException")
     assert answer.json()["message"] == "Timed out while cleaning resources: busy"
+
+
+GPUS = """
+def handle(data, context):
+    if not data:
+        print("GPU is", context.system_properties["gpu_id"], flush=True)
+        return None
+    return ["answer" for _ in data]
+"""
+
+
+@pytest.mark.row("I8")
+def test_workers_get_gpus_in_turn(house: House) -> None:
+    house.archive("gpus", GPUS, config="minWorkers: 3\nmaxWorkers: 3\n")
+    server = house.start("gpus.mar", environment={"CUDA_VISIBLE_DEVICES": "4,7"})
+    workers = server.wait_for_workers("gpus", 3)
+    assert [worker["gpu"] for worker in workers] == [True] * 3
+    until("all have told theirs", lambda: server.log.count("GPU is") >= 3)
+    # The original begins with the second of them.
+    first = "1" if house.product.is_genuine else "0"
+    assert sorted(re.findall(r"GPU is (\S+)", server.log)) == sorted(["0", "1", first])
