@@ -221,11 +221,10 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end; one for each of those that the record gathers."""
-        lines = _gathered(record)
-        if len(lines) == 1:
+        if record.name not in _GATHERED:
             return super().format(record)
         prefix = f"{_moment(record)} {record.levelname:7} {record.name}: "
-        return prefix + f"\n{prefix}".join(lines)
+        return prefix + record.getMessage().replace("\n", f"\n{prefix}")
 
     def formatTime(self, record: logging.LogRecord, datefmt: Optional[str] = None) -> str:  # noqa: N802
         """Return the moment of the event, not of the writing."""

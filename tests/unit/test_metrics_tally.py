@@ -348,7 +348,7 @@ def test_access_lines_are_those_of_the_old_servers(caplog: pytest.LogCaptureFixt
     collector.request_answered("", "GET", "/ping", 200, 0.0)
 
     with caplog.at_level(logging.INFO, logs.ACCESS):
-        collector.flush()
+        collector.stop()
 
     (record,) = [record for record in caplog.records if record.name == logs.ACCESS]
     assert record.getMessage().splitlines() == [
