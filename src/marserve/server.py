@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from marserve import __version__
+from marserve.archive.cache import writable_root
 from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
 from marserve.config.settings import Settings
@@ -30,6 +31,7 @@ from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
 from marserve.doors.http.listener import Listener
+from marserve.doors.http.sagemaker import SageMaker
 from marserve.doors.http.tls import TlsContext, tls_context, tls_context_of
 from marserve.errors import ShuttingDown
 from marserve.metrics.collector import Collector
@@ -51,7 +53,8 @@ from marserve.supervisor.guard import Guard
 from marserve.supervisor.helper import run_helper
 from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
-from marserve.supervisor.process import Spawner, adopt_orphans, end_orphans
+from marserve.supervisor.process import adopt_orphans, end_orphans
+from marserve.supervisor.spawning import Spawner
 
 log = logging.getLogger("marserve.server")
 #: What workers print. They leave out what ``log_level`` leaves out; a traceback of a service is worth a line anyway.
@@ -114,6 +117,13 @@ class Server:
 
     def _build(self, runtime: Path) -> None:
         settings = self._settings
+        self._cache, why = writable_root(settings.cache_folder, runtime / "archives")
+        if why:
+            log.warning(
+                "cache_folder %s cannot be used (%s): archives are unpacked anew at every start.",
+                settings.cache_folder,
+                why,
+            )
         self._registry = Registry()
         self._gate = Gate(runtime / "gate.sock")
         self._guard = Guard(runtime)
@@ -146,7 +156,16 @@ class Server:
             },
             job_deadline=settings.job_timeout or float("inf"),
         )
+        if settings.dialect == "mms":  # which reads some of them in minutes
+            log.info(
+                "A worker may spend %g s on a batch and %g s on loading; unregistering waits for %g s.",
+                settings.default_response_timeout,
+                settings.default_startup_timeout,
+                settings.unregister_model_timeout,
+            )
         gpus = gpu_count() if settings.number_of_gpu < 0 else min(gpu_count(), settings.number_of_gpu)
+        startup_workers = settings.workers_at_start(gpus or os.cpu_count() or 1)
+        self._sagemaker = sagemaker_of(settings, startup_workers)
         defaults = VersionConfig(
             min_workers=settings.default_workers_per_model,
             max_workers=settings.default_workers_per_model,
@@ -158,6 +177,7 @@ class Server:
             thread_count=settings.worker_threads,
             gpu_ids=tuple(range(gpus)),
             handler=settings.default_service_handler,
+            worker_start="fork" if settings.preload_model else settings.worker_start,
         )
         self.management = ManagementPlane(
             self._registry,
@@ -171,8 +191,10 @@ class Server:
                 archive_sets_workers=settings.dialect == "torchserve",
                 archive_sets_timeouts=settings.dialect == "torchserve" and not settings.prefer_timeout_parameters,
             ),
+            names_after_file=settings.dialect != "native",
             takes_bare=settings.dialect == "torchserve",
-            startup_workers=settings.workers_at_start(gpus or os.cpu_count() or 1),
+            has_versions=self._dialect.has_versions,
+            startup_workers=startup_workers,
             parameters=settings.models,
             first_distributed=settings.initial_distribution_port,
         )
@@ -189,7 +211,7 @@ class Server:
     async def _open(self, location: str) -> OpenedArchive:
         """Fetch, check and unpack an archive in a helper process."""
         settings = self._settings
-        arguments = ["--root", str(settings.cache_folder.expanduser().resolve()), "--location", location]
+        arguments = ["--root", str(self._cache), "--location", location]
         if settings.model_store is not None:
             arguments += ["--store", str(settings.model_store.resolve())]
         for pattern in settings.allowed_urls:
@@ -198,7 +220,7 @@ class Server:
             arguments.append("--lenient")
         if settings.dialect == "mms":
             arguments.append("--replace")  # Multi Model Server downloads again what its store has already
-        arguments += ["--environments", str(settings.cache_folder.expanduser().resolve() / "environments")]
+        arguments += ["--environments", str(self._cache / "environments")]
         if settings.install_py_dep_per_model:
             arguments.append("--install")
         found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
@@ -296,6 +318,7 @@ class Server:
                 keys=self._keys,
                 is_locked=is_locked,
                 has_open_inference=settings.ts_open_inference_protocol,
+                sagemaker=self._sagemaker,
             )
             door = None
             if "inference" in doors:
@@ -431,8 +454,19 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "TS_DECODE_INPUT_REQUEST": settings.decode_input_request,
         "TS_IPEX_ENABLE": settings.ipex_enable,
         "TS_IPEX_GPU_ENABLE": settings.ipex_gpu_enable,
+        "MMS_DECODE_INPUT_REQUEST": settings.decode_input_request,
     }
+    # Multi Model Server's way around a fault of MXNet: its tuning takes longer than most models.
+    environment.setdefault("MXNET_USE_OPERATOR_TUNING", "0")
     return {**environment, **{name: str(is_on).lower() for name, is_on in switches.items()}}
+
+
+def sagemaker_of(settings: Settings, worker_count: int) -> SageMaker | None:
+    """Return what SageMaker is told, None where it does not ask."""
+    if not settings.sagemaker_endpoints:
+        return None
+    is_multi_model = os.environ.get("SAGEMAKER_MULTI_MODE", "false").lower() != "false"
+    return SageMaker(worker_count, settings.max_request_size, settings.default_service_handler, is_multi_model)
 
 
 def gpu_count() -> int:

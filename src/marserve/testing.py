@@ -491,6 +491,7 @@ class FakeProcess:
     """A ``supervisor.process.Process`` in this process; implements what a ``Script`` says."""
 
     def __init__(self, launch: Launch, on_exit: OnExit, script: Script, pid: int) -> None:
+        self.name = launch.name
         self.pid = pid
         self.lines: deque[str] = deque(maxlen=50)
         self.launch = launch
@@ -549,12 +550,14 @@ class FakeStarter:
         script: what the next worker does.
         processes: all that were started, oldest first.
         error: raised instead of starting one.
+        releases: how often it was told that no further worker is wanted.
     """
 
     def __init__(self, script: Script = GOOD) -> None:
         self.script = script
         self.processes: list[FakeProcess] = []
         self.error: OSError | None = None
+        self.releases = 0
 
     def start(self, launch: Launch, on_exit: OnExit) -> FakeProcess:
         """See ``Starter``."""
@@ -563,6 +566,14 @@ class FakeStarter:
         process = FakeProcess(launch, on_exit, self.script, len(self.processes) + 1)
         self.processes.append(process)
         return process
+
+    def release(self) -> None:
+        """See ``Starter``."""
+        self.releases += 1
+
+    async def close(self) -> None:
+        """See ``Starter``."""
+        self.release()
 
     @property
     def living(self) -> list[FakeProcess]:

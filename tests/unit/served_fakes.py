@@ -103,6 +103,9 @@ class FakeVersion:
         self.queue = JobQueue(config.queue_size, BatchPolicy(config.batch_size, config.max_batch_delay))
         self.pool = FakePool(f"{name}:{version}")
 
+    def gpus_of(self, number: int) -> tuple[int, ...]:
+        return ()
+
     def scale(self, min_workers: int, max_workers: int) -> None:
         self.config = replace(self.config, min_workers=min_workers, max_workers=max_workers)
         self.pool.scale(min_workers)

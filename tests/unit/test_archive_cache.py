@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from marserve.archive import cache as cache_module
-from marserve.archive.cache import Cache, main
+from marserve.archive.cache import Cache, main, writable_root
 from marserve.archive.manifest import MANIFEST_NAME, Manifest
 from marserve.archive.signature import Signature
 from marserve.errors import ArchiveError, ManifestError, SignatureError, UnsafeArchive
@@ -340,3 +340,16 @@ def test_command_tells_of_a_bug_as_json_too(
     told = capsys.readouterr()
     assert json.loads(told.out)["error"] == "Internal"
     assert "ZeroDivisionError" in told.err
+
+
+def test_a_folder_that_cannot_be_had_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare, file = tmp_path / "spare", tmp_path / "file"
+    file.write_text("")
+    assert writable_root(tmp_path / "new" / "one", spare) == (tmp_path / "new" / "one", "")
+    assert writable_root(file / "below", spare) == (spare, "Not a directory")
+
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert writable_root(Path("~/.cache"), spare) == (spare, "Could not determine home directory.")

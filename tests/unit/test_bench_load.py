@@ -6,7 +6,7 @@ from bench.load import MeasureError, Target, answer_end, percentile, read_wrk, r
 ANSWER = b"HTTP/1.1 200 OK\r\nserver: x\r\nContent-Length: 5\r\n\r\nhello"
 
 FOUND = (
-    '{"requests": 4000, "duration": 2000000, "p50": 250, "p99": 1500,'
+    '{"requests": 4000, "duration": 2000000, "p50": 250, "p90": 700, "p99": 1500,'
     ' "errors": {"connect": 0, "read": 0, "write": 0, "status": 3, "timeout": 0}}'
 )
 
@@ -17,7 +17,7 @@ def test_findings_of_wrk_are_read_in_seconds():
     # when it is read
     found = read_wrk(output)
     # then spans are seconds, and only the errors that happened are kept
-    assert (found.seconds, found.p50, found.p99) == (2.0, 0.00025, 0.0015)
+    assert (found.seconds, found.p50, found.p90, found.p99) == (2.0, 0.00025, 0.0007, 0.0015)
     assert found.rps == 2000.0
     assert found.errors == {"status": 3}
 
@@ -35,6 +35,14 @@ def test_answer_is_whole_at_its_last_byte_and_not_before():
 def test_answer_ends_where_the_next_one_begins():
     refused = ANSWER.replace(b"200 OK", b"503 Busy")
     assert answer_end(refused + ANSWER) == (503, len(refused))
+
+
+def test_answer_in_chunks_ends_with_its_last_chunk():
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nb;x=1\r\n0\r\n\r\n world\r\n0\r\n\r\n"
+    )
+    assert [answer_end(answer[:size]) for size in range(len(answer))] == [None] * len(answer)
+    assert answer_end(answer + ANSWER) == (200, len(answer))
 
 
 def test_length_in_a_body_is_no_length():
@@ -56,3 +64,10 @@ def test_request_counts_the_bytes_of_its_body():
     assert head.startswith(b"POST /predictions/m HTTP/1.1\r\n")
     assert body == '{"é": 1}'.encode()
     assert b"Content-Length: 9" in head.split(b"\r\n")
+
+
+def test_body_of_a_file_is_sent_as_it_is(tmp_path):
+    (tmp_path / "body").write_bytes(b"\x00\xff")
+    request = request_bytes(Target(8080, "/predictions/m", f"@{tmp_path}/body", "image/png"))
+    assert request.endswith(b"\r\n\r\n\x00\xff")
+    assert b"\r\nContent-Type: image/png\r\n" in request

@@ -336,6 +336,14 @@ def test_what_has_no_effect_is_an_error_in_ours_and_a_warning_in_the_old_format(
     assert any(complaint in warning for warning in load_settings(text, {}, "torchserve").warnings)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("value", ["https://\u4e2d.example", "https://a\\nX: 1"])
+def test_what_no_header_can_carry_is_refused(value: str, dialect: str) -> None:
+    complaints = refused(f"cors_allowed_origin={value}", {}, dialect)
+    assert len(complaints) == 1
+    assert complaints[0].endswith("which no header can carry.")
+
+
 # --- tokens and certificates ---------------------------------------------------------------------------
 
 

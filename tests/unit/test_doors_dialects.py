@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from starlette.applications import Starlette
 
-from marserve.doors.http.application import https_only
+from marserve.doors.http.application import HttpApplication, https_only
 from marserve.doors.http.dialects import DIALECTS, MMS, NATIVE, TORCHSERVE, Dialect, status_phrase
 from marserve.errors import (
     BadRequest,
@@ -329,3 +330,10 @@ def test_what_plain_http_gets_of_an_https_address() -> None:
     head, body = https_only(NATIVE).split(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert json.loads(body)["hint"] == "Begin the URL with https://."
+
+
+def test_what_is_no_http_is_refused_in_the_old_servers_words() -> None:
+    for dialect, text in ((TORCHSERVE, "Invalid HTTP message."), (MMS, "Invalid HTTP message."), (NATIVE, "No URL.")):
+        head, body = HttpApplication(Starlette(), None, dialect).refuse(400, "No URL.")
+        assert b"content-type: application/json\r\n" in head
+        assert json.loads(body)["message"] == text

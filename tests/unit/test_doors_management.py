@@ -542,7 +542,7 @@ def test_a_service_that_does_not_describe_itself(end) -> None:
 
 
 def test_without_a_worker_nobody_describes() -> None:
-    answer, _ = describing(lambda reply: reply.fail(about(NoWorker("None."), "m")))
+    answer, _ = describing(lambda reply: reply.fail(about(NoWorker("None."), "m", "1.0")))
 
     assert answer.status == 503
     assert answer.json["message"].startswith('Model "m" has no worker to serve describe request.')

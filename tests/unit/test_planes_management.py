@@ -25,7 +25,8 @@ from marserve.errors import (
 from marserve.models.model import VersionConfig
 from marserve.planes.resolving import REGISTRATION_FIRST, Precedence, Registration, resolve
 from marserve.supervisor.lifecycle import RESTARTS, VersionState
-from marserve.supervisor.process import Exit
+from marserve.supervisor.parent import PARENT
+from marserve.supervisor.process import WORKER, Exit
 from marserve.testing import GOOD, HELD, FakeClock, Script, in_fake_time, settle
 
 FAILS = Script(outcome={"ok": False, "message": "No module named x", "traceback": "line 1"})
@@ -190,7 +191,7 @@ async def test_what_cannot_be_registered_is_told_and_changes_nothing(clock, benc
 
 @in_fake_time
 async def test_bare_archives_are_taken_where_the_old_server_takes_them(clock, bench):
-    house = bench(management={"takes_bare": True})
+    house = bench(management={"takes_bare": True, "names_after_file": True})
     house.stock("junk-1.mar", name="", handler="")
 
     with pytest.raises(BadRequest, match="does not name its model"):
@@ -521,6 +522,7 @@ def test_one_gpu_that_is_not_there_discards_the_list(caplog):
         ("clientTimeoutInMills", -1),
         ("useJobTicket", "yes"),
         ("useJobTicket", 1),
+        ("workerStart", "thread"),
         ("deviceType", "tpu"),
         ("deviceIds", 3),
         ("deviceIds", ["0"]),
@@ -530,6 +532,30 @@ def test_one_gpu_that_is_not_there_discards_the_list(caplog):
 def test_what_makes_no_sense_in_an_archive_is_told_and_does_not_count(caplog, key, value):
     assert resolved({key: value}) == resolved()
     assert f"{key} is {value!r}" in caplog.text
+
+
+@in_fake_time
+async def test_an_archive_may_have_its_workers_forked(clock, bench):
+    house = bench(script=Script(connects=False))
+    house.stock("digits.mar", workerStart="fork")
+
+    await house.management.register(wanted(initial_workers=2), wait=False)
+
+    assert [process.launch.program for process in house.starter.processes] == [PARENT]
+    await house.close()
+
+
+@in_fake_time
+async def test_workers_with_gpus_are_spawned_and_the_log_says_so(clock, bench, caplog):
+    house = bench(script=Script(connects=False), gpu_ids=(0, 1))
+    caplog.set_level(logging.INFO, "marserve.pool")
+    house.stock("digits.mar", workerStart="fork")
+
+    await house.management.register(wanted(initial_workers=2), wait=False)
+
+    assert [process.launch.program for process in house.starter.processes] == [WORKER] * 2
+    assert "digits:1.0: its workers are spawned" in caplog.text
+    await house.close()
 
 
 @in_fake_time

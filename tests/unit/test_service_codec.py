@@ -72,6 +72,8 @@ def test_malformed_json_is_told_where_and_what_was_expected(data, said):
 
 
 def test_text_that_is_no_utf8_is_refused():
+    for style in OLD:
+        assert decode(body(b"text/plain", b"a\xff"), style=style) == {"body": bytearray(b"a\xff")}
     with pytest.raises(BadRequest, match="byte 1 is no UTF-8"):
         decode(body(b"text/plain", b"a\xff"))
 

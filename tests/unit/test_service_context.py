@@ -71,7 +71,8 @@ def test_headers_keep_their_letter_case_and_the_last_wins(context, is_joined):
 
 def test_parts_and_the_servers_own_headers_stand_among_the_clients(context):
     form = b"a=1&explain=x"
-    parts = [(b"body", b"application/x-www-form-urlencoded", form), (b"q", b"", b"1")]
+    text = (b"t", b"text/plain; charset=utf-8", b"2")
+    parts = [(b"body", b"application/x-www-form-urlencoded", form), (b"q", b"", b"1"), text]
     headers = [b"explain", b"forged", b"url_path", b"forged"]
     extra = [b"explain", b"False", b"url_path", b"x/y"]
     context.begin([request(headers=headers, extra=extra, parts=parts)])
@@ -80,6 +81,7 @@ def test_parts_and_the_servers_own_headers_stand_among_the_clients(context):
         "url_path": "x/y",
         "a": {"content-type": ""},
         "q": {"content-type": ""},
+        "t": {"content-type": "text/plain"},
     }
 
 

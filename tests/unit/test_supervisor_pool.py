@@ -1185,3 +1185,26 @@ async def test_what_was_answered_in_part_is_not_run_again(clock, bench):
     assert job.reply.pieces == [b"first"]
     assert isinstance(job.reply.error, WorkerDied)
     await house.close()
+
+
+@in_fake_time
+async def test_the_starter_hears_when_no_further_worker_is_wanted(clock, bench):
+    house = await bench().scaled(2)
+    assert house.starter.releases == 0
+
+    await house.scaled(1)
+    assert house.starter.releases == 0
+    await house.scaled(0)
+    assert house.starter.releases == 1
+
+    await house.close()
+    assert house.starter.releases == 2
+
+
+@in_fake_time
+async def test_the_starter_hears_when_the_tries_are_over(clock, bench):
+    house = await bench(script=Script(outcome={"ok": False, "message": "no weights"})).scaled(1)
+
+    assert house.pool.failure is not None
+    assert house.starter.releases == 1
+    await house.close()

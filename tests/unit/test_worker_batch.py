@@ -212,6 +212,17 @@ def test_status_and_headers_reach_the_answer(context):
     assert (second.status, second.headers, second.content_type) == (200, (), b"application/json")
 
 
+@pytest.mark.parametrize(("style", "kept"), [("native", [b"Expires", b"0"]), ("torchserve", [])])
+def test_headers_that_the_door_sends_are_not_sent_twice(context, style, kept):
+    def handle(data, context):
+        context.set_response_header(0, "X-Request-Id", "mine")
+        context.set_response_header(0, "Expires", "0")
+        return ["a"]
+
+    (outcome,) = run(handle, context, jobs(b"1"), style=style)
+    assert outcome.headers == kept
+
+
 @pytest.mark.parametrize(
     ("touch", "said"),
     [

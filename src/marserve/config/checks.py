@@ -76,6 +76,10 @@ def _tokens(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
 
 
 def _cors(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
+    for key in ("cors_allowed_origin", "cors_allowed_methods", "cors_allowed_headers"):
+        unfit = [letter for letter in getattr(settings, key) if not (letter.isascii() and letter.isprintable())]
+        if unfit:
+            yield f"{key} holds {unfit[0]!a}, which no header can carry.", "wrong"
     if settings.cors_allowed_origin:
         return
     for key in ("cors_allowed_methods", "cors_allowed_headers"):

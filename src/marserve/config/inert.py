@@ -20,8 +20,7 @@ BY_REASON: dict[str, str] = {
     "grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl",
     _HOST: "system_metrics_cmd",
     _NOTE: "version",
-    _LATER: "workflow_store "
-    "ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug preload_model",
+    _LATER: "workflow_store ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug",
 }
 
 #: Reason by key.

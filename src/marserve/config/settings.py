@@ -97,6 +97,15 @@ class Settings:
         known_to=_BOTH,
     )
 
+    sagemaker_endpoints: bool = row(
+        "Addresses",
+        FLAG,
+        "false",
+        "Whether `/ping` answers in SageMaker's form, 503 until a model can be asked, and `/execution-parameters` is "
+        "there: what Multi Model Server's plugin for SageMaker did. `--mms-config sagemaker` switches it on.",
+        dialects=("mms",),
+    )
+
     enable_model_api: bool = row(
         "Access",
         FLAG,
@@ -209,7 +218,11 @@ class Settings:
         known_to=_TS,
     )
     cache_folder: Path = row(
-        "Models", REQUIRED_PATH, "~/.cache/marserve", "Folder for unpacked archives, kept between runs."
+        "Models",
+        REQUIRED_PATH,
+        "~/.cache/marserve",
+        "Folder for unpacked archives, kept between runs. Where it cannot be written, a temporary one that ends with "
+        "the server.",
     )
 
     default_workers_per_model: int = row(
@@ -240,6 +253,26 @@ class Settings:
     )
     worker_threads: int = row(
         "Workers", count(), "0", "Threads that each worker's libraries compute with; 0 shares the CPUs out."
+    )
+    worker_start: str = row(
+        "Workers",
+        choice("fork", "spawn"),
+        "fork",
+        "How worker processes begin. `fork`: the model is loaded once, and its workers are forked from that process; "
+        "they share its memory and start in milliseconds. A model that is not fit for it is found out and spawned, "
+        "with a line in the log: [one copy of the weights](service.md#one-copy-of-the-weights). `spawn`: each worker "
+        "loads for itself. `workerStart` of a `model-config.yaml` is stronger.",
+        torchserve="spawn",
+        mms="spawn",
+    )
+    preload_model: bool = row(
+        "Workers",
+        FLAG,
+        "false",
+        "Multi Model Server's name for `worker_start=fork`: a model is loaded once, and its workers share that. Its "
+        "workers keep their batch size and GPU.",
+        known_to=("mms",),
+        dialects=("mms",),
     )
     blacklist_env_vars: str = row(
         "Workers",

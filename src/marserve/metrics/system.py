@@ -24,6 +24,8 @@ FIRST_LOOK = 0.1
 PATIENCE = 5.0
 _QUERY = ("--query-gpu=index,utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
 
+_USAGE_QUERY = ("--query-gpu=index,utilization.gpu,utilization.memory,memory.used", "--format=csv")
+
 
 class HostValue(NamedTuple):
     """One value; ``device`` is the index of the GPU that it is of, "" for the host."""
@@ -88,6 +90,27 @@ class HostWatch:
             log.warning("There are no metrics of GPUs from now on: %s", error)
             self._smi = None
             return []
+
+
+def gpu_usage() -> dict[str, str]:
+    """Return what the driver's tool says of each GPU, by index, in TorchServe's words; {} where it says nothing.
+
+    It runs a program, for some tenths of a second.
+    """
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return {}
+    try:
+        done = subprocess.run(
+            [smi, *_USAGE_QUERY], capture_output=True, text=True, timeout=PATIENCE, check=True, errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("The usage of GPUs is not known: %s", error)
+        return {}
+    names, *rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    return {
+        row[0]: " ".join(f"{name}::{value}" for name, value in zip(names[1:], row[1:], strict=False)) for row in rows
+    }
 
 
 def _cpu_seconds() -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +13,13 @@ from marserve.batching.batcher import BatchPolicy
 from marserve.batching.queue import JobQueue
 from marserve.observer import Observer
 from marserve.supervisor.crowd import Crowd
+from marserve.supervisor.forking import Forker, Spawning, spawned, why_not_forked
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.parallel import Parallel, device_group
 from marserve.supervisor.pool import Pool, PoolSettings
 from marserve.supervisor.process import Starter
+
+log = logging.getLogger("marserve.pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class VersionConfig:
         thread_count: threads that a service may use for one batch; 0 shares the cores out among the workers.
         gpu_ids: devices that workers are given in turn; empty: CPU.
         parallel: whether a worker is several processes, or has several devices.
+        worker_start: ``fork`` where the version is fit for it, or ``spawn``.
     """
 
     min_workers: int = 1
@@ -76,6 +81,7 @@ class VersionConfig:
     thread_count: int = 0
     gpu_ids: tuple[int, ...] = ()
     parallel: Parallel = Parallel()
+    worker_start: str = "spawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class House:
         job_deadline: longest time from a request's arrival to the start of its answer, seconds.
     """
 
-    starter: Starter
+    starter: Spawning
     gate: Gate
     crowd: Crowd
     observer: Observer
@@ -137,7 +143,7 @@ class ModelVersion:
             self.queue,
             self._load,
             settings,
-            house.starter,
+            self._starter(),
             house.gate,
             house.observer,
             numbers,
@@ -149,10 +155,22 @@ class ModelVersion:
     def __repr__(self) -> str:
         return f"<ModelVersion {self.name}:{self.version} {self.pool.state} {self.queue!r}>"
 
+    def _starter(self) -> Starter:
+        """Return what starts the workers; why they are not forked is told, where they were to be."""
+        house, config = self._house, self.config
+        if config.worker_start == "spawn":
+            return house.starter
+        name = f"{self.name}:{self.version}"
+        why = why_not_forked(config.parallel, self.archive.python, config.gpu_ids, house.pool.pinning is not None)
+        if why:
+            log.info("%s", spawned(name, why))
+            return house.starter
+        return Forker(name, house.starter, house.gate)
+
     def _load(self, number: int) -> dict[str, object]:
         """Return what one worker is told to load."""
         config, parallel = self.config, self.config.parallel
-        gpus = self._gpus_of(number)
+        gpus = self.gpus_of(number)
         # Who has several sees no others, and counts them from 0; a rank takes its own.
         gpu_id = (0 if parallel.level else gpus[0]) if gpus else None
         threads = config.thread_count or max(1, (os.cpu_count() or 1) // max(1, config.min_workers))
@@ -172,7 +190,7 @@ class ModelVersion:
             "worker": number,
         }
 
-    def _gpus_of(self, number: int) -> tuple[int, ...]:
+    def gpus_of(self, number: int) -> tuple[int, ...]:
         """Return the GPUs of a worker, none for the CPU; new workers get them in turn."""
         config = self.config
         if not config.gpu_ids:

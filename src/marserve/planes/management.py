@@ -14,6 +14,7 @@ from marserve.archive.manifest import file_model_name
 from marserve.config.versions import VersionEntry, entry_of
 from marserve.errors import (
     BadRequest,
+    Conflict,
     EnvironmentFault,
     JobTimeout,
     LoadError,
@@ -52,8 +53,10 @@ class ManagementPlane:
         first_worker: int = 9000,
         startup_workers: int | None = None,
         parameters: Sequence[VersionEntry] = (),
+        names_after_file: bool = False,
         takes_bare: bool = False,
         first_distributed: int = 29500,
+        has_versions: bool = True,
     ) -> None:
         """Change what ``registry`` holds.
 
@@ -63,9 +66,10 @@ class ManagementPlane:
             first_worker: number of the first worker.
             startup_workers: their number of workers for what is loaded at start; None for that of all.
             parameters: what the settings say of single versions.
-            takes_bare: take an archive that names neither itself nor a handler, as TorchServe does: at start its
-                name is made of the file's, and without a handler its workers cannot start.
+            names_after_file: at start, make the name of an archive that names none of its file's.
+            takes_bare: take an archive without a handler, as TorchServe does: its workers cannot start.
             first_distributed: number of the first worker of several processes or GPUs.
+            has_versions: whether a model can have several.
         """
         self.registry = registry
         self._house = house
@@ -76,7 +80,9 @@ class ManagementPlane:
             self._startup_defaults = replace(defaults, min_workers=startup_workers, max_workers=startup_workers)
         self._precedence = precedence
         self._parameters = parameters
+        self._names_after_file = names_after_file
         self._takes_bare = takes_bare
+        self._has_versions = has_versions
         #: Called after each change that somebody asked for, and waited for.
         self.on_change: Callable[[], Awaitable[None]] = _nothing
         self._is_open = is_open
@@ -106,7 +112,7 @@ class ManagementPlane:
             log.error("%s: %s", wanted.location, error)  # the old servers' answers do not tell why
             raise about(error, wanted.model_name or error.model or file_model_name(wanted.location)) from None
         name = wanted.model_name or archive.manifest.model_name
-        if not name and at_startup and self._takes_bare:
+        if not name and at_startup and self._names_after_file:
             name = file_model_name(wanted.location)
         if not name:
             nameless = BadRequest(f"{wanted.location} does not name its model.", "Give a model_name.")
@@ -115,7 +121,9 @@ class ManagementPlane:
         if "/" in name:  # no path of the management address could mean it: it could never be unregistered
             raise BadRequest(f"The model name {name!r} holds a slash.", "Give a model_name without one.")
         if not (wanted.handler or archive.manifest.handler or self._defaults.handler or self._takes_bare):
-            raise about(LoadError(f"{wanted.location} names no handler.", "Give a handler."), name)
+            no_handler = LoadError(f"{wanted.location} names no handler.", "Give a handler.")
+            no_handler.fault = "no_handler"
+            raise about(no_handler, name)
         version = self._add(name, wanted, archive, at_startup)
         config = version.config
         if config.min_workers > 0:
@@ -130,6 +138,8 @@ class ManagementPlane:
 
     def _add(self, name: str, wanted: Registration, archive: OpenedArchive, at_startup: bool) -> ModelVersion:
         found = archive.manifest.version or "1.0"
+        if not self._has_versions and name in self.registry.models:
+            raise about(Conflict(f"Model {name} is already registered.", "Unregister it first."), name, found)
         self.registry.check_free(name, found)
         defaults = self._startup_defaults if at_startup else self._defaults
         config = resolve(defaults, archive, wanted, self._precedence, entry_of(self._parameters, name, found))

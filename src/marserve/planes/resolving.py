@@ -41,6 +41,8 @@ class Precedence:
 
 
 REGISTRATION_FIRST = Precedence()
+#: How workers begin, by what a registration says; "": what the archive or the settings say.
+_START = {None: "", True: "fork", False: "spawn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Registration:
     Attributes:
         location: a name in the model store, or a URL.
         max_batch_delay, response_timeout, startup_timeout: seconds.
+        is_preloaded: whether its workers are forked from a process that has loaded it.
         entry: what a snapshot says of it, which wins over everything else.
     """
 
@@ -62,6 +65,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: float | None = None
     startup_timeout: float | None = None
+    is_preloaded: bool | None = None
     entry: VersionEntry | None = None
 
 
@@ -127,6 +131,7 @@ def resolve(
         runtime=runtime,
         gpu_ids=_devices(config, defaults.gpu_ids),
         parallel=parallel_of(config, archive.location),
+        worker_start=_START[wanted.is_preloaded] or _start(config, defaults.worker_start),
     )
 
 
@@ -203,6 +208,17 @@ def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:
     if archive.manifest.requirements_file and not archive.python:
         found.append(("the requirements file", "install_py_dep_per_model is off"))
     return found
+
+
+def _start(config: Mapping[str, object], default: str) -> str:
+    """Return how workers begin; what is none of the ways is told about, and the default counts."""
+    value = config.get("workerStart", default)
+    if value not in ("fork", "spawn"):
+        log.warning(
+            "model-config.yaml: workerStart is %r, which is neither fork nor spawn; %s counts.", value, default
+        )
+        return default
+    return str(value)
 
 
 def _flag(config: Mapping[str, object], key: str) -> bool:

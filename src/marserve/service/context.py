@@ -62,7 +62,9 @@ class RequestInfo:
         found: Headers = {}
         _add_pairs(found, self.headers)
         for name, content_type, _ in spread(self.parts):
-            found[name.decode("utf-8", "replace")] = {"content-type": content_type.decode("latin-1")}
+            # Without parameters (charset), as the old servers' Java cut it; the header of that name has them.
+            mime = content_type.partition(b";")[0].strip()
+            found[name.decode("utf-8", "replace")] = {"content-type": mime.decode("latin-1")}
         _add_pairs(found, self.extra)
         return found
 
@@ -185,6 +187,8 @@ class Context:
 
     Attributes:
         device: ``cpu``, or ``cuda:`` and the number of the GPU.
+        will_fork: whether this process loads the service for others, which are forked from it, and serves nothing
+            itself: ``initialize`` must start no threads then, ``after_fork(context)`` may.
         stopping_criteria: one callable a request, set by services that generate in steps.
         header_key_sequence_id, header_key_sequence_start, header_key_sequence_end: names of the headers.
     """
@@ -215,6 +219,7 @@ class Context:
         self.model_yaml_config: Dict[str, Any] = model_yaml_config if model_yaml_config is not None else {}
         self.device = "cpu" if gpu is None else f"cuda:{gpu}"
         self.thread_count = thread_count
+        self.will_fork = False
         if metrics is None:
             metrics = MetricsStore(lambda: self.request_ids, model_name)
             metrics.declare(DECLARED)

@@ -40,6 +40,9 @@ class OnnxService(ArrayService):
     def load(self, context: Context) -> None:
         """Open the session with the context's threads, on its GPU if onnxruntime can use one.
 
+        A session that others will have by being forked gets no threads: they would not be there, and it would be
+        slower without a word.
+
         Raises:
             LoadError: onnxruntime is not installed, or it refuses the file.
         """
@@ -50,15 +53,8 @@ class OnnxService(ArrayService):
                 f"The archive holds an ONNX model, but onnxruntime cannot be imported: {error}.",
                 "Install it in the worker's environment: pip install 'marserve[onnx]'.",
             ) from error
-        path = weights_file(context, (".onnx",))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = context.thread_count
-        options.inter_op_num_threads = 1
         self.device, providers = _providers(context, onnxruntime.get_available_providers())
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # onnxruntime has a class of its own for each cause
-            raise LoadError(f"onnxruntime cannot load {path}: {error}") from error
+        self.session = _session(context, 1 if context.will_fork else context.thread_count, providers)
         model_inputs = self.session.get_inputs()
         self.model_output_names = [each.name for each in self.session.get_outputs()]
         self.takes_one = any(list(each.shape[:1]) == [1] for each in model_inputs)
@@ -70,10 +66,29 @@ class OnnxService(ArrayService):
         if set(self.input_names) != set(own_names):
             self.input_names = own_names
 
+    def after_fork(self, context: Context) -> None:
+        """Open the session again where it may have several threads; with one, all workers share its weights."""
+        if context.thread_count != 1:
+            self.session = None  # its memory goes before the other's comes
+            self.session = _session(context, context.thread_count, ["CPUExecutionProvider"])
+
     def run(self, arrays: Sequence[Any]) -> Any:
         """Return the model's output, a dict by name when it has several."""
         outputs = self.session.run(self.model_output_names, dict(zip(self.input_names, arrays)))
         return outputs[0] if len(outputs) == 1 else dict(zip(self.model_output_names, outputs))
+
+
+def _session(context: Context, threads: int, providers: List[Any]) -> Any:
+    import onnxruntime
+
+    path = weights_file(context, (".onnx",))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime has a class of its own for each cause
+        raise LoadError(f"onnxruntime cannot load {path}: {error}") from error
 
 
 def _described(model_input: Any) -> ModelInput:

@@ -45,7 +45,7 @@ class TorchService(ArrayService):
                 f"The archive holds a PyTorch model, but torch cannot be imported: {error}.",
                 "Install it in the worker's environment: pip install 'marserve[torch]'.",
             ) from error
-        if context.thread_count:
+        if context.thread_count and not context.will_fork:
             torch.set_num_threads(context.thread_count)
         self.device = torch.device(context.device)
         path = weights_file(context, _SUFFIXES)
@@ -61,6 +61,13 @@ class TorchService(ArrayService):
             )
         else:
             self.model = _guarded(path, _SCRIPT_HINT, lambda: self._load_script(path))
+
+    def after_fork(self, context: Context) -> None:
+        """Set torch's threads: none may be there while others are to be forked from a process."""
+        import torch
+
+        if context.thread_count:
+            torch.set_num_threads(context.thread_count)
 
     def _load_eager(self, context: Context, model_file: str, path: str) -> Any:
         module_class = model_class(context.system_properties["model_dir"], model_file)

@@ -236,6 +236,7 @@ class Pool:
         if surplus > 0:
             self._stop_some(surplus)
         if target == 0:
+            self._starter.release()
             self.jobs.end_waiting(NoWorker(f"{self.name} was scaled to no worker."))
         self._has_changed()
 
@@ -318,6 +319,7 @@ class Pool:
         self._stop_some(len(self._serving()))
         self.jobs.end_waiting(ShuttingDown(f"{self.name} was stopped before the request's turn came."))
         await self.wait_until(lambda: not self.workers)
+        await self._starter.close()
         self.jobs.close()
 
     def kill_all(self, sentence: ServeError) -> None:
@@ -328,6 +330,7 @@ class Pool:
         self.jobs.end_waiting(sentence)
         for worker in list(self.workers):
             worker.kill(sentence)
+        self._starter.release()
 
     # WorkerOwner
 
@@ -417,6 +420,7 @@ class Pool:
         """End the tries: who waits for workers is told why."""
         self.failure = error
         self._restarts.call_off()
+        self._starter.release()  # what is kept may be what is wrong
         if not self.ready_count and not self.starting_count:  # else the last of those ends what waits
             self.jobs.end_waiting(
                 NoWorker(f"{self.name} has no worker, because none could be started: {error.message}")

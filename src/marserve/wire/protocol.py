@@ -18,7 +18,6 @@ RECEIVES: Dict[Tuple[str, str], Dict[int, str]] = {
     (WORKER, "open"): {frames.WELCOME: "greeted"},
     (WORKER, "greeted"): {frames.LOAD: "ready", frames.STOP: "closed"},
     (WORKER, "ready"): {frames.BATCH: "ready", frames.STOP: "closed"},
-    (PARENT_SERVER, "open"): {frames.HELLO: "greeted"},
     (PARENT_SERVER, "greeted"): {frames.LOADED: "ready"},
     (PARENT_SERVER, "ready"): {frames.FORKED: "ready"},
     (PARENT, "open"): {frames.LOAD: "ready"},

@@ -25,11 +25,14 @@ def main() -> None:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import main as torchrun
     except ImportError as error:
+        from marserve.worker.loop import failed
+
         why = LoadError(
             f"A parallelType needs torchrun, and torch cannot be imported where the worker runs: {error}.",
             "Install torch there, or leave parallelType out of the model-config.yaml.",
         )
-        sys.exit(run(os.environ.pop("MARSERVE_GATE"), os.environ.pop("MARSERVE_TOKEN"), why=why))
+        outcome = failed(why)
+        sys.exit(run(os.environ.pop("MARSERVE_GATE"), os.environ.pop("MARSERVE_TOKEN"), None, lambda *_: outcome))
     try:
         torchrun([*sys.argv[1:], "-m", RANK])
     except ChildFailedError as error:

@@ -5,18 +5,20 @@ What fails for one request costs that request alone: it is answered, the others 
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from marserve.errors import HandlerFault, InvalidData
-from marserve.service.codec import decode, encode
+from marserve.service.codec import NATIVE, decode, encode
 from marserve.service.context import Context, RequestInfo, RequestProcessor
 from marserve.service.inputs import Row
 from marserve.worker.faults import UNSENDABLE, Failure, check_result, failure_of
 from marserve.worker.loader import Entry
 from marserve.worker.steps import DECODE, ENCODE, Steps
 
-#: Headers that frame an answer: they are the door's, whatever a service sets.
-_FRAMING = ("content-length", "transfer-encoding", "connection")
+#: Headers that are the door's, whatever a service sets: a second line of one would contradict the first.
+_OF_THE_DOOR = frozenset(("content-length", "transfer-encoding", "connection", "x-request-id"))
+#: The same in the old servers' styles, whose doors put these on every answer.
+_OF_THE_OLD_DOORS = _OF_THE_DOOR | {"pragma", "cache-control", "expires"}
 
 
 class JobCancelled(BaseException):
@@ -179,7 +181,7 @@ def encode_results(values: Sequence[object], context: Context, style: str) -> Li
     if processors is not None:
         for processor, outcome in zip(processors, outcomes):
             if outcome.error is None and not processor.is_untouched:
-                _apply(processor, outcome)
+                _apply(processor, outcome, _OF_THE_DOOR if style == NATIVE else _OF_THE_OLD_DOORS)
     return outcomes
 
 
@@ -190,8 +192,8 @@ def _element_failure(value: object, error: Exception, style: str) -> Failure:
     return failure_of(error, style, UNSENDABLE)
 
 
-def _apply(processor: RequestProcessor, outcome: Outcome) -> None:
-    """Put the status and headers that the service has set into its answer."""
+def _apply(processor: RequestProcessor, outcome: Outcome, of_the_door: FrozenSet[str]) -> None:
+    """Put the status and headers that the service has set into its answer, but for those of the door."""
     try:
         outcome.status = _status(processor.get_response_status_code())
         outcome.phrase = _line("reason phrase", processor.get_response_status_phrase() or "")
@@ -200,7 +202,7 @@ def _apply(processor: RequestProcessor, outcome: Outcome) -> None:
             lower = str(name).lower()
             if lower == "content-type":
                 outcome.content_type = _line(name, value)
-            elif lower not in _FRAMING:
+            elif lower not in of_the_door:
                 headers += (_line("header name", name), _line(name, value))
         outcome.headers = headers
     except HandlerFault as error:

@@ -126,6 +126,17 @@ def load_entry(
     return entry
 
 
+def tell_forked(entry: Entry, context: Context) -> None:
+    """Let a service know that this process was forked after ``initialize``, where it has the method ``after_fork``.
+
+    Raises:
+        LoadError, OutOfMemory: as from ``load_entry``.
+    """
+    after_fork = getattr(entry.service, "after_fork", None)
+    if callable(after_fork):
+        _guarded(entry.describe, lambda: after_fork(context))
+
+
 def stand_in(folder: Path) -> None:
     """Make ``folder`` the working directory and the first place of imports, as services expect.
 

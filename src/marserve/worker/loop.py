@@ -46,6 +46,10 @@ class Steps:
         #: seconds by ``wire.frames.SPANS``
         self.spans = [0.0] * len(frames.SPANS)
 
+    def show_on(self, words: memoryview) -> None:
+        """Tell of the steps on another page from now on: a forked worker has one of its own."""
+        self._words = words
+
     def enter(self, step: int) -> None:
         """A step begins; ``step`` counts from decode, the first after the wait."""
         self._words[page.STEP] = step + 1
@@ -122,6 +126,7 @@ def load(told: Mapping[str, object], words: memoryview) -> LoadOutcome:
         "ok": True,
         "seconds": time.perf_counter() - began,
         "is_async": runner.entry.is_async,
+        "metrics": runner.context.metrics.drain().decode(),
     }
     return LoadOutcome(told_back, runner)
 
@@ -160,6 +165,8 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
         model_yaml_config=dict(config) if isinstance(config, dict) else {},
         thread_count=threads,
     )
+    context.metrics.declare(told.get("metrics"))
+    context.will_fork = bool(told.get("will_fork"))
     steps = Steps(words)
     stand_in(folder)
     envelope, style = str(told.get("envelope") or ""), str(told["style"])

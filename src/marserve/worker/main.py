@@ -7,8 +7,9 @@ import faulthandler
 import os
 import platform
 import signal
+import socket
 import sys
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional
 
 from marserve import logs
 from marserve.wire import frames, page
@@ -18,9 +19,12 @@ from marserve.wire.streams import WorkerStream, close_all, connect, next_frame, 
 from marserve.worker.exits import EXIT_LINK_LOST, EXIT_LOAD_FAILED, EXIT_OK
 from marserve.worker.output import prefix_output
 
-if TYPE_CHECKING:  # only the first of several ranks needs them
-    from marserve.errors import LoadError
+if TYPE_CHECKING:  # what a worker that is not let in never pays for
+    from marserve.worker.loop import LoadOutcome
     from marserve.worker.ranks import Group
+
+    #: Makes a service ready as the server tells a worker, and tells on a page what it does.
+    TakeOver = Callable[[Mapping[str, object], memoryview], LoadOutcome]
 
 
 def main() -> None:
@@ -32,10 +36,7 @@ def main() -> None:
     rank = int(os.environ["LOCAL_RANK"]) if ranks else 0
     if ranks:
         prefix_output(f"[rank {rank}] ")
-    logs.configure()
-    faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
-    # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stand_by()
     if not ranks:
         sys.exit(run(gate, token))
     from marserve.worker.ranks import follow, gather
@@ -43,6 +44,14 @@ def main() -> None:
     if rank:
         sys.exit(follow(ranks, token, rank))
     sys.exit(run(gate, token, gather(ranks, token, int(os.environ["LOCAL_WORLD_SIZE"]))))
+
+
+def stand_by() -> None:
+    """Set up the log, what a crash leaves, and which signals count."""
+    logs.configure()
+    faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
+    # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def follow_parent(parent: int) -> None:
@@ -55,12 +64,11 @@ def follow_parent(parent: int) -> None:
         os._exit(EXIT_LINK_LOST)
 
 
-def run(gate: str, token: str, group: Optional[Group] = None, why: Optional[LoadError] = None) -> int:
-    """Connect, say hello, load, serve; return the exit code.
+def say_hello(gate: str, token: str, ranks: Optional[List[int]] = None) -> socket.socket:
+    """Connect to the server's gate, and return the socket on which it answers.
 
     Args:
-        group: the other ranks of this worker.
-        why: what to say instead of loading anything.
+        ranks: the processes of a worker that is several.
     """
     sock = connect(gate)
     hello: Dict[str, object] = {
@@ -70,9 +78,20 @@ def run(gate: str, token: str, group: Optional[Group] = None, why: Optional[Load
         "python": platform.python_version(),
         "capabilities": ["page", "arena"],
     }
-    if group is not None:
-        hello["ranks"] = group.pids
+    if ranks is not None:
+        hello["ranks"] = ranks
     send_all(sock, [frames.encode_message(frames.HELLO, hello)])
+    return sock
+
+
+def run(gate: str, token: str, group: Optional[Group] = None, take_over: Optional[TakeOver] = None) -> int:
+    """Connect, say hello, load, serve; return the exit code.
+
+    Args:
+        group: the other ranks of this worker.
+        take_over: what there is instead of loading anything.
+    """
+    sock = say_hello(gate, token, None if group is None else group.pids)
     reader = frames.FrameReader()
     found, descriptors = receive_with_descriptors(sock, reader, 2)
     state = next_state(WORKER, "open", found[0][0])
@@ -92,14 +111,13 @@ def run(gate: str, token: str, group: Optional[Group] = None, why: Optional[Load
     if state == "closed":
         return EXIT_OK
     # Imported here: a worker that is not let in never pays for it.
-    from marserve.worker.loop import Loop, failed, load
+    from marserve.worker.loop import Loop, load
 
     told = frames.decode_message(order[1])
-    logs.configure(str(told.get("log_level", "info")))
-    if why is not None:
-        outcome = failed(why)
-    else:
-        outcome = load(told, words) if group is None else group.load(told, words, stream)
+    # The old servers' workers wrote messages alone; the server puts the moment and the worker before them.
+    log_format = "text" if told.get("style", "native") == "native" else "bare"
+    logs.configure(str(told.get("log_level", "info")), log_format=log_format)
+    outcome = (take_over or load)(told, words) if group is None else group.load(told, words, stream)
     if outcome.runner is None:  # before the server hears of it, and ends this process
         print(str(outcome.message["traceback"] or outcome.message["message"]).rstrip(), file=sys.stderr, flush=True)
     stream.send([frames.encode_message(frames.LOADED, outcome.message)])

@@ -8,9 +8,8 @@ from typing import Any, Callable, List, Protocol
 STEPS = ("decode", "preprocess", "inference", "postprocess", "encode")
 DECODE, PREPROCESS, INFERENCE, POSTPROCESS, ENCODE = range(5)
 
-#: Places among the spans, which begin with the wait: those of the three inner steps, and that of inference.
-_INNER = slice(PREPROCESS + 1, ENCODE + 1)
-_INFERENCE = INFERENCE + 1
+#: Places of the three inner steps among the spans, which begin with the wait.
+_PRE, _INFERENCE, _POST = PREPROCESS + 1, INFERENCE + 1, POSTPROCESS + 1
 
 
 class Steps(Protocol):
@@ -62,12 +61,12 @@ def timed_whole(handle: Callable[..., Any], steps: Steps) -> Callable[..., Any]:
 
     def run(data: Any, context: Any) -> Any:
         spans = steps.spans
-        told = sum(spans[_INNER])
+        told = spans[_PRE] + spans[_INFERENCE] + spans[_POST]
         began = clock()
         try:
             return handle(data, context)
         finally:
-            outside = clock() - began - (sum(spans[_INNER]) - told)
+            outside = clock() - began - (spans[_PRE] + spans[_INFERENCE] + spans[_POST] - told)
             if outside > 0.0:  # steps in threads of their own may overlap
                 spans[_INFERENCE] += outside
 

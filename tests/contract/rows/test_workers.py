@@ -252,3 +252,33 @@ def test_workers_get_gpus_in_turn(house: House) -> None:
     # The original begins with the second of them.
     first = "1" if house.product.is_genuine else "0"
     assert sorted(re.findall(r"GPU is (\S+)", server.log)) == sorted(["0", "1", first])
+
+
+SMI = """#!/bin/sh
+case "$*" in
+*gpu=index,*)
+    echo 'index, utilization.gpu [%], utilization.memory [%], memory.used [MiB]'
+    echo '1, 7 %, 3 %, 123 MiB'
+    ;;
+*gpu=index*) printf 'index\\n0\\n1\\n' ;;
+*)
+    echo 'utilization.gpu [%], utilization.memory [%], memory.used [MiB]'
+    echo '7 %, 3 %, 123 MiB'
+    ;;
+esac
+"""
+
+
+@pytest.mark.row("F17", "I8")
+def test_a_description_tells_how_busy_the_gpu_is(house: House) -> None:
+    tool = house.folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    config = "minWorkers: 1\nmaxWorkers: 1\ndeviceIds: [1]\n"
+    house.archive("gpus", GPUS, config=config)
+    path = f"{tool.parent}:{house.product.environment(house.folder)['PATH']}"
+    server = house.start("gpus.mar", environment={"CUDA_VISIBLE_DEVICES": "0,1", "PATH": path})
+    (worker,) = server.wait_for_workers("gpus", 1)
+    usage = "utilization.gpu [%]::7 % utilization.memory [%]::3 % memory.used [MiB]::123 MiB"
+    assert worker["gpuUsage"] == f"gpuId::1 {usage}"

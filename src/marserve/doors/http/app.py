@@ -15,7 +15,7 @@ from starlette.routing import compile_path
 
 from marserve.doors.auth import API, INFERENCE, MANAGEMENT, Keys
 from marserve.doors.http.cors import is_preflight
-from marserve.doors.http.descriptions import LANES, Descriptions, TorchServeDescriptions
+from marserve.doors.http.descriptions import LANES, Descriptions, OldDescriptions
 from marserve.doors.http.dialects import Dialect
 from marserve.doors.http.health import HealthDoor
 from marserve.doors.http.lane import ASGIApp, Message, Receive, Send
@@ -24,6 +24,7 @@ from marserve.doors.http.metrics import MetricsDoor
 from marserve.doors.http.open_inference import OpenInferenceDoor
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
+from marserve.doors.http.sagemaker import SageMaker, SageMakerDoor
 from marserve.doors.http.tokens import TokenDoor
 from marserve.errors import MethodNotAllowed, RouteNotFound, ServeError
 from marserve.metrics.collector import Collector
@@ -148,6 +149,7 @@ def build_app(
     keys: Keys | None = None,
     is_locked: bool = False,
     has_open_inference: bool = False,
+    sagemaker: SageMaker | None = None,
 ) -> ASGIApp:
     """Return the application of a listener: all its routes but those of the fast lane.
 
@@ -158,11 +160,14 @@ def build_app(
         keys: the server's; None when no address asks for one.
         is_locked: whether this one does.
         has_open_inference: see ``open_inference``.
+        sagemaker: what SageMaker is told; None where nobody asks in its way.
     """
     replies, registry = Replies(dialect), management.registry
     endpoints: list[Endpoint] = []
     if "inference" in doors:
         ping = HealthDoor(inference, registry, replies).endpoints()
+        if sagemaker is not None:
+            ping = SageMakerDoor(inference, sagemaker, replies).endpoints()
         endpoints += _keyed("" if dialect.has_open_ping else INFERENCE, ping, is_locked)
         endpoints += _keyed(INFERENCE, LANES, is_locked)
         if has_open_inference:
@@ -173,10 +178,10 @@ def build_app(
             endpoints += _keyed(API, TokenDoor(keys, replies).endpoints(), True)
     if "metrics" in doors:
         endpoints += MetricsDoor(collector, registry, replies).endpoints()
-    if dialect.name == "torchserve":
-        endpoints += TorchServeDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked)
-    else:
+    if dialect.name == "native":
         endpoints += Descriptions(endpoints, registry, replies).endpoints()
+    else:
+        endpoints += OldDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked)
     return Front(endpoints, replies, observer, cors, keys)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.client import BAD_REQUEST
+
 from marserve.doors.http.dialects import Dialect, status_phrase
 from marserve.doors.http.exchange import render_headers, status_line
 from marserve.doors.http.inference import InferenceDoor, PredictionLane
@@ -45,7 +47,10 @@ class HttpApplication:
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         """See ``Application``."""
-        told = self._dialect.error_body(_KINDS.get(status, ServeError)(message))
+        error = _KINDS.get(status, ServeError)(message)
+        if status == BAD_REQUEST:
+            error.fault = "unreadable"
+        told = self._dialect.error_body(error)
         if told.status == status:
             pairs = list(zip(told.headers[::2], told.headers[1::2], strict=True))
             return self._dialect.standing_headers + render_headers(pairs), told.body

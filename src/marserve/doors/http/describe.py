@@ -6,12 +6,16 @@ Source: TorchServe 0.12 and Multi Model Server 1.1, ``GET /models/{model}``; ord
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import psutil
 
 from marserve.doors.http.dialects import Dialect
 from marserve.errors import ServeError
+from marserve.metrics.system import gpu_usage
 from marserve.models.model import ModelVersion
 from marserve.supervisor.lifecycle import WorkerState
 from marserve.supervisor.worker import Autopsy, Worker
@@ -29,12 +33,22 @@ _WITHOUT_FEATURES: dict[str, object] = {
 }
 
 
+class Seen(NamedTuple):
+    """What was read of the machine for a description: resident bytes by process, and usage by GPU."""
+
+    memory: Mapping[int, int]
+    gpus: Mapping[str, str]
+
+
 async def describe(versions: list[ModelVersion], dialect: Dialect) -> object:
     """Return versions as the dialect describes them: a list, or one object for the first."""
     workers = [worker for version in versions for worker in version.pool.workers]
     memory = await _memory([pid for worker in workers for pid in worker.pids])
+    usage: dict[str, str] = {}
+    if any(version.config.gpu_ids for version in versions):
+        usage = await asyncio.to_thread(gpu_usage)
     entry = {"native": _native, "torchserve": _torchserve, "mms": _mms}[dialect.name]
-    entries = [entry(version, memory) for version in versions]
+    entries = [entry(version, Seen(memory, usage)) for version in versions]
     return entries if dialect.describes_list else entries[0]
 
 
@@ -51,11 +65,11 @@ async def _memory(pids: list[int]) -> dict[int, int]:
     return found
 
 
-def _mms(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+def _mms(version: ModelVersion, seen: Seen) -> dict[str, object]:
     config, manifest = version.config, version.archive.manifest
     return {
         "modelName": version.name,
-        "modelVersion": version.version,
+        "modelVersion": version.version if manifest.names_version else None,
         "modelUrl": version.archive.location,
         "engine": manifest.engine.get("engineName"),
         "runtime": config.runtime,
@@ -64,16 +78,16 @@ def _mms(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
         "batchSize": config.batch_size,
         "maxBatchDelay": _plain(config.max_batch_delay * 1000.0),
         "loadedAtStartup": version.loaded_at_startup,
-        "workers": [_old_worker(version, worker, memory) for worker in version.pool.workers],
+        "workers": [_mms_worker(version, worker, seen) for worker in version.pool.workers],
     }
 
 
-def _torchserve(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+def _torchserve(version: ModelVersion, seen: Seen) -> dict[str, object]:
     config = version.config
-    found = _mms(version, memory)
-    workers = found.pop("workers")
+    found = {**_mms(version, seen), "modelVersion": version.version}
     loaded_at_startup = found.pop("loadedAtStartup")
-    del found["engine"]
+    for member in ("engine", "workers"):
+        del found[member]
     return {
         **found,
         "responseTimeout": _plain(config.response_timeout),
@@ -89,7 +103,7 @@ def _torchserve(version: ModelVersion, memory: dict[int, int]) -> dict[str, obje
         "useVenv": version.archive.config.get("useVenv") is True,
         **_WITHOUT_FEATURES,
         "loadedAtStartup": loaded_at_startup,
-        "workers": workers,
+        "workers": [_old_worker(version, worker, seen) for worker in version.pool.workers],
         "jobQueueStatus": {
             "remainingCapacity": max(0, version.queue.bound - len(version.queue)),
             "pendingRequests": len(version.queue),
@@ -97,11 +111,11 @@ def _torchserve(version: ModelVersion, memory: dict[int, int]) -> dict[str, obje
     }
 
 
-def _native(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
+def _native(version: ModelVersion, seen: Seen) -> dict[str, object]:
     pool, archive = version.pool, version.archive
     return {
-        **_torchserve(version, memory),
-        "workers": [_worker(version, worker, memory) for worker in pool.workers],
+        **_torchserve(version, seen),
+        "workers": [_worker(version, worker, seen) for worker in pool.workers],
         "state": str(pool.state),
         "handler": version.config.handler,
         "digest": archive.digest or None,
@@ -112,24 +126,39 @@ def _native(version: ModelVersion, memory: dict[int, int]) -> dict[str, object]:
     }
 
 
-def _old_worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -> dict[str, object]:
+def _old_worker(version: ModelVersion, worker: Worker, seen: Seen) -> dict[str, object]:
     started = datetime.fromtimestamp(worker.started_at).isoformat(timespec="milliseconds")
     return {
         "id": str(worker.number),
         # Local time with a "Z", as both old servers write it.
         "startTime": f"{started}Z",
         "status": "READY" if worker.state is WorkerState.READY else "UNLOADING",
-        "memoryUsage": sum(memory.get(pid, 0) for pid in worker.pids),
+        "memoryUsage": sum(seen.memory.get(pid, 0) for pid in worker.pids),
         "pid": worker.pid,
         "gpu": bool(version.config.gpu_ids),
-        "gpuUsage": "N/A",
+        "gpuUsage": _gpu_usage(version.gpus_of(worker.number), seen.gpus),
     }
 
 
-def _worker(version: ModelVersion, worker: Worker, memory: dict[int, int]) -> dict[str, object]:
+def _gpu_usage(gpus: Sequence[int], usage: Mapping[str, str]) -> str:
+    """Return how busy a worker's GPUs are. They are numbered among the visible ones, the driver knows all."""
+    visible = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    told = []
+    for gpu in gpus:
+        index = visible[gpu] if gpu < len(visible) and visible[gpu].isdigit() else str(gpu)
+        told.append(f"gpuId::{gpu} {usage[index]}" if index in usage else "N/A")
+    return ", ".join(told) or "N/A"
+
+
+def _mms_worker(version: ModelVersion, worker: Worker, seen: Seen) -> dict[str, object]:
+    told = _old_worker(version, worker, seen)
+    return {name: told[name] for name in ("id", "startTime", "status", "gpu", "memoryUsage")}
+
+
+def _worker(version: ModelVersion, worker: Worker, seen: Seen) -> dict[str, object]:
     state = "busy" if worker.state is WorkerState.READY and worker.in_flight_count else str(worker.state)
     return {
-        **_old_worker(version, worker, memory),
+        **_old_worker(version, worker, seen),
         "startTime": datetime.fromtimestamp(worker.started_at, UTC).isoformat(timespec="milliseconds"),
         "state": state,
         "inFlightBatches": worker.in_flight_count,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 import marserve
 from marserve.doors.auth import INFERENCE, MANAGEMENT
-from marserve.doors.http import openapi_torchserve
+from marserve.doors.http import openapi_mms, openapi_torchserve
 from marserve.doors.http.openapi import document, for_model, model_paths, prediction_paths
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
@@ -50,6 +50,14 @@ _OLD_PREDICTIONS = (
     "/invocations",
     "/{model}/predict",
     "/{model}/{version}/predict",
+)
+#: In Multi Model Server, where what follows the name is not looked at.
+_MMS_PREDICTIONS = (
+    "/predictions/{model}",
+    "/predictions/{model}/{rest:path}",
+    "/models/{model}/invoke",
+    "/invocations",
+    "/{model}/predict",
 )
 _OLD_MANAGEMENT = ("/models/{model}", "/models/{model}/{version}", "/models/{model}/{version}/set-default")
 
@@ -102,8 +110,8 @@ class Descriptions:
         return self._replies.json(document(self._replies.dialect, (), model_paths(self._registry, name)))
 
 
-class TorchServeDescriptions:
-    """Describes addresses and models as TorchServe does, whatever is registered."""
+class OldDescriptions:
+    """Describes addresses and models as the old server of the dialect does, whatever is registered."""
 
     def __init__(
         self, doors: Collection[str], registry: Registry, inference: InferencePlane, replies: Replies
@@ -112,6 +120,7 @@ class TorchServeDescriptions:
         self._registry = registry
         self._inference = inference
         self._replies = replies
+        self._is_mms = replies.dialect.name == "mms"
 
     def endpoints(self, *, is_locked: bool) -> tuple[Endpoint, ...]:
         """Return the routes; those of one model ask for its door's key where the address ``is_locked``."""
@@ -119,17 +128,17 @@ class TorchServeDescriptions:
             Endpoint("OPTIONS", "/", self.whole, _WHOLE),
             Endpoint(ANY_METHOD, "/api-description", self.whole, _WHOLE),
         ]
-        of_management = [Endpoint("OPTIONS", path, self.management, _ONE, key=MANAGEMENT) for path in _OLD_MANAGEMENT]
-        of_predictions = [
-            Endpoint("OPTIONS", path, self.predictions, _ONE, key=INFERENCE) for path in _OLD_PREDICTIONS
-        ]
+        predictions, management = (_MMS_PREDICTIONS, ()) if self._is_mms else (_OLD_PREDICTIONS, _OLD_MANAGEMENT)
+        of_management = [Endpoint("OPTIONS", path, self.management, _ONE, key=MANAGEMENT) for path in management]
+        of_predictions = [Endpoint("OPTIONS", path, self.predictions, _ONE, key=INFERENCE) for path in predictions]
         rows += of_management if "management" in self._doors else []
         rows += of_predictions if "inference" in self._doors else []
         return tuple(row if is_locked else replace(row, key="") for row in rows)
 
     async def whole(self, request: Request) -> Response:
         """Answer with the description of this address."""
-        return self._replies.json(openapi_torchserve.of_address(self._doors))
+        documents = openapi_mms if self._is_mms else openapi_torchserve
+        return self._replies.json(documents.of_address(self._doors))
 
     async def predictions(self, request: Request) -> Response:
         """Answer with the description of one model's predictions."""
@@ -138,11 +147,13 @@ class TorchServeDescriptions:
         )
         if not name:
             raise BadRequest("Parameter model_name is required.")
-        self._registry.find(name, request.path_params.get("version"))
+        version = self._registry.find(name, request.path_params.get("version"))
+        if self._is_mms:
+            return self._replies.json(openapi_mms.of_predictions(name, version.archive.signature))
         return self._replies.json(openapi_torchserve.of_predictions(name))
 
     async def management(self, request: Request) -> Response:
-        """Answer with the description of one model's management."""
+        """Answer with the description of one model's management, as TorchServe alone does."""
         name = request.path_params["model"]
         self._registry.find(name, request.path_params.get("version"))
         return self._replies.json(openapi_torchserve.of_management(name))

@@ -5,9 +5,9 @@ headers. Everything that does not depend on one request is made once, when this 
 
 An error may carry ``model`` and ``version`` (texts; "" for none), set by ``errors.about``; a ``HandlerFault`` may
 carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``), and so may a ``NotAuthorized`` (``wrong_kind``,
-``renewal``, ``renewal_wrong_kind``) and what management refuses (``describe``, ``set_default``, ``negative``,
-``nameless``, ``unregister``), a ``WorkerDied`` (``killed``) and an ``OutOfMemory`` (``load``). An error without them
-is told in its own words.
+``renewal``, ``renewal_wrong_kind``), what is no HTTP (``unreadable``) and what management refuses (``describe``,
+``set_default``, ``negative``, ``nameless``, ``unregister``), a ``WorkerDied`` (``killed``) and an ``OutOfMemory``
+(``load``). An error without them is told in its own words.
 """
 
 import json
@@ -82,8 +82,9 @@ class Dialect:
         ping: by state of the server: starting, healthy, partial (some worker is missing), unhealthy.
         error_members: what an error's JSON object holds, in order.
         has_open_ping: whether ``/ping`` answers without a key, where keys are asked for.
-        has_old_paths: whether the paths of KServe, SageMaker and the first releases are served, and a description
-            in the service's own words.
+        has_old_paths: whether TorchServe's paths of KServe are served, and a description in the service's own words.
+        has_versions: whether a model has several, which paths name.
+        query_minutes: whether ``response_timeout`` is minutes in a query; in a body it is seconds everywhere.
         runtimes: what a registration may name as the runtime; () for everything.
         https_text: what is told, as a status with a 403, to who speaks plain HTTP to an https address; "" for an
             error like every other.
@@ -102,6 +103,8 @@ class Dialect:
     error_members: tuple[str, ...] = ("code", "type", "message")
     has_open_ping: bool = False
     has_old_paths: bool = False
+    has_versions: bool = True
+    query_minutes: bool = False
     runtimes: tuple[str, ...] = ()
     https_text: str = ""
 
@@ -261,6 +264,7 @@ _UNAVAILABLE = "ServiceUnavailableException"
 
 _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "BadRequest": ErrorRow(400, "BadRequestException"),
+    "BadRequest.unreadable": ErrorRow(400, "BadRequestException", "Invalid HTTP message."),
     "InvalidData": ErrorRow(400, "BadRequestException"),
     "NotAuthorized": ErrorRow(400, "InvalidKeyException", _UNAUTHORIZED),
     "NotAuthorized.renewal": ErrorRow(400, "InvalidKeyException", _NOT_RENEWED),
@@ -272,6 +276,7 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
         "Requested resource is not found, please refer to API document.",
     ),
     "ModelNotFound": ErrorRow(404, "ModelNotFoundException", "Model not found: {model}"),
+    "ModelNotFound.store": ErrorRow(404, "ModelNotFoundException", "Model not found at: {model}"),
     "VersionNotFound": ErrorRow(
         404, "ModelVersionNotFoundException", "Model version: {version} does not exist for model: {model}"
     ),
@@ -313,8 +318,7 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
 }
 
 _NO_DESCRIBER = (
-    'Model "{model}"{with_version} has no worker to serve describe request. '
-    "Please use scale workers API to add workers."
+    'Model "{model}" has no worker to serve describe request. Please use scale workers API to add workers.'
 )
 
 TORCHSERVE = Dialect(
@@ -352,13 +356,17 @@ MMS = Dialect(
     name="mms",
     errors={
         **_TORCHSERVE_ERRORS,
+        "ModelNotFound.store": ErrorRow(404, "ModelNotFoundException", "Model not found in model store: {model}"),
         # One version a model: a version that is not there is a model that is not there.
         "VersionNotFound": ErrorRow(404, "ModelNotFoundException", "Model not found: {model}"),
+        "BadRequest.nameless": ErrorRow(400, "InvalidModelException", "Model name is not defined."),
         "Conflict": ErrorRow(409, "ConflictStatusException", "Model {model} is already registered."),
         "QueueFull": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
         "NoWorker": ErrorRow(503, _UNAVAILABLE, _MMS_NO_WORKER),
         "LoadError": ErrorRow(500, _INTERNAL, "Failed to start workers"),
-        "DownloadError": ErrorRow(400, "DownloadModelException"),
+        "LoadError.no_handler": ErrorRow(400, "InvalidModelException", "Model handler is not defined."),
+        "OutOfMemory.load": ErrorRow(507, _INTERNAL, "Failed to start workers"),
+        "DownloadError": ErrorRow(400, "DownloadModelException", "Failed to download model from: {model}"),
     },
     texts={
         **_TORCHSERVE_TEXTS,
@@ -378,6 +386,9 @@ MMS = Dialect(
     json_indent=2,
     closes_on_error=True,
     describes_list=False,
+    has_versions=False,
+    query_minutes=True,
+    runtimes=("python", "python2", "python3"),
 )
 
 #: By name, as settings hold it.

@@ -157,7 +157,7 @@ class InvocationsLane(PredictionLane):
     __slots__ = ("_query_model",)
 
     def __init__(self, door: InferenceDoor, query: str) -> None:
-        super().__init__(door, JobKind.PREDICT, "", None, query=query if door.dialect.has_old_paths else "")
+        super().__init__(door, JobKind.PREDICT, "", None, query=query if door.dialect.name != "native" else "")
         self._query_model = dict(parse_qsl(query)).get("model_name", "")
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
@@ -166,7 +166,12 @@ class InvocationsLane(PredictionLane):
         Raises:
             BadRequest: no name was given, and several models are served.
         """
-        name = self._query_model or _form_field(exchange, content_type, b"model_name") or self.door.only_model()
+        only = self.door.only_model()
+        name = self._query_model
+        if not name and not (only and self.door.dialect.name == "mms"):
+            # Multi Model Server promises to look at the form, and does not: who sends one asks the only model.
+            name = _form_field(exchange, content_type, b"model_name")
+        name = name or only
         if not name:
             raise BadRequest(
                 "Parameter model_name is required.",
@@ -229,12 +234,26 @@ class InferenceDoor:
     def _find(self, target: bytes) -> PredictionLane | None:
         path, _, query = target.decode("latin-1").partition("?")
         segments = [unquote(segment) for segment in path.strip("/").split("/")]
+        if self.dialect.name != "native" and path.startswith("//"):
+            return None  # the old servers forgive slashes at the end alone
+        if self.dialect.name == "mms":
+            return self._find_mms(segments, query)
         if self.dialect.has_old_paths:
-            # TorchServe forgives slashes at the end alone.
-            return (
-                None if path.startswith("//") else self._find_old(segments, query) or self._find_new(segments, query)
-            )
+            return self._find_old(segments, query) or self._find_new(segments, query)
         return self._find_new(segments, query)
+
+    def _find_mms(self, segments: list[str], query: str) -> PredictionLane | None:
+        """Return the lane of a path as Multi Model Server reads it: what follows a model's name counts nothing."""
+        match segments:
+            case ["predictions", model, *_]:
+                return PredictionLane(self, JobKind.PREDICT, model, None)
+            case ["invocations"]:
+                return InvocationsLane(self, query)
+            case ["models", model, "invoke"]:
+                return PredictionLane(self, JobKind.PREDICT, model, None, query=query)
+            case [model, "predict"] if model not in _NO_MODELS:
+                return PredictionLane(self, JobKind.PREDICT, model, None, query=query)
+        return None
 
     def _find_old(self, segments: list[str], query: str) -> PredictionLane | None:
         """Return the lane of a path that only the old server has."""

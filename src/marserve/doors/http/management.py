@@ -5,6 +5,7 @@ Source: TorchServe 0.12 and Multi Model Server 1.1 as their clients see them; th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -33,6 +34,8 @@ from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
 from marserve.planes.resolving import Registration
 
+log = logging.getLogger("marserve.management")
+
 URL = Parameter("url", TEXT, "Archive: its name in the model store, or a URL.", is_required=True)
 MODEL_NAME = Parameter("model_name", TEXT, "Name to serve it under.", "the manifest's")
 HANDLER = Parameter("handler", TEXT, "Entry point, instead of the archive's.", "the manifest's")
@@ -59,6 +62,9 @@ STARTUP_TIMEOUT = Parameter(
     "Seconds that a worker may take to load.",
     "model-config.yaml, default_startup_timeout",
 )
+PRELOAD_MODEL = Parameter(
+    "preload_model", FLAG, "Whether to load once, and fork the workers from that.", "preload_model"
+)
 REGISTERS_SYNCHRONOUSLY = Parameter("synchronous", FLAG, "Whether to answer once the workers are ready.", "true")
 MIN_WORKER = Parameter("min_worker", INTEGER, "Workers to have.", "1")
 MAX_WORKER = Parameter("max_worker", INTEGER, "Most workers; may not be less.", "min_worker")
@@ -80,7 +86,7 @@ REGISTER: tuple[Parameter[object], ...] = (
     STARTUP_TIMEOUT,
     REGISTERS_SYNCHRONOUSLY,
 )
-SCALE: tuple[Parameter[object], ...] = (MIN_WORKER, MAX_WORKER, SYNCHRONOUS, MODEL_VERSION)
+SCALE: tuple[Parameter[object], ...] = (MIN_WORKER, MAX_WORKER, SYNCHRONOUS)
 LIST: tuple[Parameter[object], ...] = (LIMIT, NEXT_PAGE_TOKEN)
 DESCRIBE: tuple[Parameter[object], ...] = (CUSTOMIZED,)
 
@@ -96,21 +102,30 @@ class ManagementDoor:
         self._inference = inference
         self._replies = replies
         self._dialect = replies.dialect
+        is_mms = replies.dialect.name == "mms"
+        self._register = (*REGISTER, PRELOAD_MODEL) if is_mms else REGISTER
+        self._scale = (*SCALE, MODEL_VERSION) if replies.dialect.has_versions else SCALE
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the routes."""
-        one, version = "/models/{model}", "/models/{model}/{version}"
+        one = "/models/{model}"
         scaled = (202, "The workers are being started or stopped.")
         scale, tell = "Sets the number of workers.", "Describes a model."
         asked = DESCRIBE if self._dialect.has_old_paths else ()
-        return (
+        version = "/models/{model}/{version}"
+        found = (
             Endpoint("GET", "/models", self.list_models, "Lists the models, a page at a time.", LIST),
-            Endpoint("POST", "/models", self.register, "Registers a model.", REGISTER, True),
+            Endpoint("POST", "/models", self.register, "Registers a model.", self._register, True),
             Endpoint("GET", one, self.describe, f"{tell[:-1]}: its default version.", asked),
-            Endpoint("PUT", one, self.scale, scale, SCALE, outcome=scaled),
+            Endpoint("PUT", one, self.scale, scale, self._scale, outcome=scaled),
             Endpoint("DELETE", one, self.unregister, "Unregisters a model."),
+        )
+        if not self._dialect.has_versions:
+            return found
+        return (
+            *found,
             Endpoint("GET", version, self.describe, f'{tell[:-1]}: one version, or "{ALL_VERSIONS}".', asked),
-            Endpoint("PUT", version, self.scale, scale, SCALE, outcome=scaled),
+            Endpoint("PUT", version, self.scale, scale, self._scale, outcome=scaled),
             Endpoint("DELETE", version, self.unregister, "Unregisters a version."),
             Endpoint("PUT", f"{version}/set-default", self.set_default, "Makes a version the default one."),
             *self._old_endpoints(),
@@ -132,7 +147,7 @@ class ManagementDoor:
 
     async def register(self, request: Request) -> Response:
         """Register a model, and start its workers."""
-        given = await self._given(request, REGISTER, takes_body=True)
+        given = await self._given(request, self._register, takes_body=True)
         wait = given[REGISTERS_SYNCHRONOUSLY]
         if wait is None:
             wait = self._dialect.registers_synchronously
@@ -160,13 +175,21 @@ class ManagementDoor:
             batch_size=given[BATCH_SIZE],
             max_batch_delay=given[MAX_BATCH_DELAY],
             initial_workers=given[INITIAL_WORKERS],
-            response_timeout=given[RESPONSE_TIMEOUT],
+            response_timeout=self._seconds(given),
+            is_preloaded=given[PRELOAD_MODEL],
             startup_timeout=given[STARTUP_TIMEOUT],
         )
 
+    def _seconds(self, given: Given) -> float | None:
+        timeout = given[RESPONSE_TIMEOUT]
+        if timeout and self._dialect.query_minutes and not given.is_of_body:
+            log.info("response_timeout=%g of a query is in minutes: %g s.", timeout, timeout * 60)
+            return timeout * 60
+        return timeout
+
     async def scale(self, request: Request) -> Response:
         """Set the number of workers of a version."""
-        given = await self._given(request, SCALE)
+        given = await self._given(request, self._scale)
         name, version = request.path_params["model"], request.path_params.get("version") or given[MODEL_VERSION]
         least = given[MIN_WORKER]
         least = 1 if least is None else least

@@ -110,10 +110,11 @@ class Parameter(Generic[T_co]):
 
 
 class Given:
-    """The parameters of one request, by their row."""
+    """The parameters of one request, by their row; ``is_of_body`` says that they came in the body."""
 
-    def __init__(self, values: dict[str, object]) -> None:
+    def __init__(self, values: dict[str, object], is_of_body: bool = False) -> None:
         self._values = values
+        self.is_of_body = is_of_body
 
     def __getitem__(self, parameter: Parameter[T]) -> T | None:
         """Return the value of a parameter, None when it was not given."""
@@ -134,6 +135,7 @@ async def read_parameters(
         TooLarge: the body is larger than parameters can be.
     """
     pairs = request.query_params.multi_items()
+    inside: list[tuple[str, str]] = []
     if takes_body:
         inside = await _of_body(request, is_lenient)
         if inside and pairs and not is_lenient:
@@ -147,7 +149,7 @@ async def read_parameters(
             raise BadRequest(problem, f"The parameters are {', '.join(rows)}." if rows else "There are none.")
         if problem:
             log.warning("%s %s: %s It was ignored.", request.method, request.url.path, problem)
-    return Given(values)
+    return Given(values, bool(inside))
 
 
 def _read_one(
