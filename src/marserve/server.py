@@ -449,6 +449,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     hidden = re.compile(settings.blacklist_env_vars) if settings.blacklist_env_vars else None
     environment = {name: value for name, value in os.environ.items() if not (hidden and hidden.fullmatch(name))}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Without it onnxruntime 1.31 starts a thread for its telemetry, and keeps a database in the home folder.
+    environment.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # What TorchServe tells its workers in this way; handlers look for it.
     switches = {
         "TS_DECODE_INPUT_REQUEST": settings.decode_input_request,

@@ -167,3 +167,10 @@ def test_switches_reach_the_workers_environment():
     )
     told = worker_environment(load_settings("", {}, "native").settings)
     assert (told["TS_IPEX_ENABLE"], told["TS_DECODE_INPUT_REQUEST"]) == ("false", "true")
+
+
+def test_onnxruntime_does_not_phone_home_unless_it_is_told_to(monkeypatch):
+    settings = load_settings("", {}, "native").settings
+    assert worker_environment(settings)["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert worker_environment(settings)["ORT_DISABLE_TELEMETRY"] == "0"

@@ -72,8 +72,6 @@ def main() -> None:
     server = int(os.environ.pop("MARSERVE_PARENT", "0"))
     follow_parent(server)
     gate, token = os.environ.pop("MARSERVE_GATE"), os.environ.pop("MARSERVE_TOKEN")
-    # onnxruntime would start a thread, and keep a database, by being imported.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     said = hold_to_one()
     stand_by()
     told = Told(gate, token)
