@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Progress for a person at a terminal, silence for a log.
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check $$(test -t 1 || echo --quiet)
 
-.PHONY: help setup archives run demo check format test unit contract e2e fault load contract-genuine bench docs floors clean
+.PHONY: help setup archives run demo check format test unit contract e2e fault load contract-genuine bench bench-quick bench-peers docs floors clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):[^#]*## /  \1|/' | column -t -s '|'
@@ -54,6 +54,13 @@ contract-genuine: setup ## Ask the original TorchServe what tests/contract asks 
 bench: archives ## Measure against the floors and print the ratios.
 	@$(BIN)/python -m bench.run
 
+bench-quick: setup ## The ratios in half a minute, beside those stored of such a machine; fails nothing.
+	-@$(BIN)/python -m bench.run --brief
+
+bench-peers: archives ## Measure beside other servers, half an hour; QUICK=--quick for five minutes.
+	@$(BIN)/python -m bench.peers.install
+	@$(BIN)/python -m bench.peers.run $(QUICK)
+
 docs: setup ## Write the pages that are made from the code.
 	@$(BIN)/python scripts/docs.py
 
@@ -61,4 +68,4 @@ floors: setup ## Prove that imports go downward and make no circle.
 	@$(BIN)/lint-imports --no-cache
 
 clean: ## Remove what the commands above have made, the environment included.
-	rm -rf $(VENV) build dist model-store .pytest_cache .mypy_cache .ruff_cache .coverage* src/*.egg-info
+	rm -rf $(VENV) .venv-peers build dist model-store .pytest_cache .mypy_cache .ruff_cache .coverage* src/*.egg-info

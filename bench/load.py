@@ -20,6 +20,7 @@ from typing import cast
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 #: Seconds until an answer counts as missing.
 TIMEOUT = 5.0
 
@@ -30,11 +31,17 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What gets the load: ``POST path`` with a JSON body on a port of this machine."""
+    """What gets the load: ``POST path`` with a body, or ``@`` and a file that holds it, on a port of this machine."""
 
     port: int
     path: str
     body: str
+    content_type: str = "application/json"
+
+    @property
+    def body_bytes(self) -> bytes:
+        """The body as it is sent."""
+        return Path(self.body[1:]).read_bytes() if self.body.startswith("@") else self.body.encode()
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Findings:
     Attributes:
         requests: answers within the time, good and bad.
         seconds: how long it took.
-        p50, p99: latency, seconds.
+        p50, p90, p99: latency, seconds.
         errors: what went wrong, by kind; empty when nothing did.
     """
 
@@ -52,6 +59,7 @@ class Findings:
     requests: int
     seconds: float
     p50: float
+    p90: float
     p99: float
     errors: dict[str, int]
 
@@ -81,7 +89,8 @@ def put_load(target: Target, connections: int, seconds: float, tool: str) -> Fin
 def _run_wrk(target: Target, connections: int, seconds: float) -> Findings:
     # One thread: more of them would take cores from the server and answer no question better.
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT:g}s"]
-    command += ["-s", str(_WRK_SCRIPT), f"http://127.0.0.1:{target.port}{target.path}", "--", target.body]
+    address = f"http://127.0.0.1:{target.port}{target.path}"
+    command += ["-s", str(_WRK_SCRIPT), address, "--", target.body, target.content_type]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
     if ended.returncode:
         raise MeasureError(f"wrk ended with {ended.returncode}: {(ended.stderr or ended.stdout).strip()}")
@@ -99,8 +108,8 @@ def read_wrk(output: str) -> Findings:
         raise MeasureError(f"wrk printed no findings: {output.strip()[-200:]!r}")
     found = json.loads(line)
     errors = {kind: count for kind, count in found["errors"].items() if count}
-    seconds, p50, p99 = (found[key] / 1e6 for key in ("duration", "p50", "p99"))
-    return Findings("wrk", found["requests"], seconds, p50, p99, errors)
+    seconds, p50, p90, p99 = (found[key] / 1e6 for key in ("duration", "p50", "p90", "p99"))
+    return Findings("wrk", found["requests"], seconds, p50, p90, p99, errors)
 
 
 # --- our own -------------------------------------------------------------------------------------------
@@ -108,8 +117,8 @@ def read_wrk(output: str) -> Findings:
 
 def request_bytes(target: Target) -> bytes:
     """Return the request as it goes over the wire."""
-    body = target.body.encode()
-    head = f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Type: application/json\r\n"
+    body = target.body_bytes
+    head = f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Type: {target.content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -117,16 +126,30 @@ def answer_end(received: bytes) -> tuple[int, int] | None:
     """Return status and length of the first whole answer in ``received``, None while it is not whole.
 
     Raises:
-        MeasureError: an answer without a length; no server that is measured sends one.
+        MeasureError: an answer that says neither a length nor that it comes in chunks.
     """
     head_end = received.find(b"\r\n\r\n")
     if head_end < 0:
         return None
     length = _LENGTH.search(received, 0, head_end + 2)
-    if length is None:
+    end: int | None
+    if length is not None:
+        end = head_end + 4 + int(length[1])
+    elif _CHUNKED.search(received, 0, head_end + 2):
+        end = _end_of_chunks(received, head_end + 4)
+    else:
         raise MeasureError(f"An answer says no length: {received[:head_end][:200]!r}")
-    end = head_end + 4 + int(length[1])
-    return (int(received[9:12]), end) if len(received) >= end else None
+    return (int(received[9:12]), end) if end is not None and len(received) >= end else None
+
+
+def _end_of_chunks(received: bytes, start: int) -> int | None:
+    """Return where the chunks that begin at ``start`` end, None while the last is not there."""
+    while (line_end := received.find(b"\r\n", start)) >= 0:
+        size = int(received[start:line_end].partition(b";")[0], 16)
+        start = line_end + 4 + size
+        if size == 0:
+            return start
+    return None
 
 
 def percentile(ordered: list[float], share: float) -> float:
@@ -211,8 +234,8 @@ async def _generate(target: Target, connections: int, seconds: float) -> Finding
         connection.finish()
     await asyncio.sleep(0)
     ordered = sorted(tally.latencies) or [0.0]
-    middle, late = percentile(ordered, 0.5), percentile(ordered, 0.99)
-    return Findings("python", len(tally.latencies), took, middle, late, dict(tally.errors))
+    p50, p90, p99 = (percentile(ordered, share) for share in (0.5, 0.9, 0.99))
+    return Findings("python", len(tally.latencies), took, p50, p90, p99, dict(tally.errors))
 
 
 def _run_python(target: Target, connections: int, seconds: float) -> Findings:

@@ -105,6 +105,9 @@ CONTENDERS = (
     Contender("loops", "loop", "two bare loops, 20 ms a call", SLOW, processes=2, stretch=3),
 )
 
+#: Contenders whose ratios say in half a minute whether the hot path has become slower.
+BRIEF = ("marserve", "asgi", "fastapi", "marserve_32")
+
 #: A cell is a contender under one load: ``asgi@64``; or ``marserve@rest``, and ``loops@0`` without a client.
 Cell = str
 

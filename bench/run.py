@@ -12,19 +12,21 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.status import Status
 
 from bench import load
+from bench.compare import fallen, machine_kind
 from bench.load import MeasureError
 from bench.machine import describe_machine
 from bench.memory import figures_at_rest
-from bench.plan import CONTENDERS, TARGETS, Contender, Target, cell
+from bench.plan import BRIEF, CONTENDERS, TARGETS, Contender, Target, cell
 from bench.report import Results, as_json, print_report
 from bench.servers import Running, environment_of, running
 from bench.services.build import FIZBUZ, ROOT, Built, built_services
@@ -149,8 +151,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report; 0 unless something could not be measured, whatever the figures are."""
     told = _parser().parse_args(argv)
     console = Console(highlight=False)
-    effort = Effort(told.rounds or (1 if told.quick else 3), told.seconds or (2.0 if told.quick else 4.0), told.load)
-    contenders = [one for one in CONTENDERS if not told.only or one.key in told.only]
+    is_quick = told.quick or told.brief
+    effort = Effort(told.rounds or (1 if is_quick else 3), told.seconds or (2.0 if is_quick else 4.0), told.load)
+    only = told.only or (BRIEF if told.brief else ())
+    contenders = [one for one in CONTENDERS if not only or one.key in only]
     about = describe_machine()
     console.print(_caption(about, effort), markup=False, soft_wrap=True)
     with failures_told(), built_services() as built, _spinner(console) as status:
@@ -165,8 +169,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(console, results, targets)
     content = as_json(results, targets, {"machine": about, "effort": asdict(effort)})
     path = write_results(RESULTS, content, str(about["time"]))
+    reference = RESULTS / f"reference-{machine_kind(about)}.json"
+    if told.as_reference:
+        write_results(RESULTS, content, reference.stem)
+    else:
+        tell_falls(console, reference, content)
     console.print(f"\nAll figures: {os.path.relpath(path)}", markup=False, soft_wrap=True)
     return 1 if results.void else 0
+
+
+def tell_falls(console: Console, reference: Path, content: Mapping[str, Any]) -> None:
+    """Say loudly which ratios fell by more than a fifth against those stored of a machine of this kind."""
+    if not reference.is_file():
+        told = f"No ratios of such a machine are stored: --as-reference writes {os.path.relpath(reference)}."
+        console.print(f"\n{told}", markup=False, soft_wrap=True)
+        return
+    said = fallen(json.loads(reference.read_text(encoding="utf-8")), content)
+    if said:
+        lines = ["RATIOS FELL BY MORE THAN A FIFTH against the stored ones of such a machine:", *said]
+        console.print("\n" + "\n  ".join(lines), style="bold red", markup=False, soft_wrap=True)
+    else:
+        console.print("\nNo ratio fell by more than a fifth against the stored ones of such a machine.")
 
 
 @contextmanager
@@ -205,6 +228,8 @@ def _caption(about: dict[str, object], effort: Effort) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="1 round of 2 s a cell instead of 3 of 4 s")
+    parser.add_argument("--brief", action="store_true", help=f"as --quick, of {', '.join(BRIEF)} alone")
+    parser.add_argument("--as-reference", action="store_true", help="store the ratios for machines of this kind")
     parser.add_argument("--rounds", type=int, help="how often every contender is measured")
     parser.add_argument("--seconds", type=float, help="length of a measurement; wrk takes whole seconds")
     keys = [contender.key for contender in CONTENDERS]
