@@ -55,6 +55,7 @@ from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import adopt_orphans, end_orphans
 from marserve.supervisor.spawning import Spawner
+from marserve.wire.memory import keep_freed_memory
 
 log = logging.getLogger("marserve.server")
 #: What workers print. They leave out what ``log_level`` leaves out; a traceback of a service is worth a line anyway.
@@ -82,6 +83,7 @@ def run(settings: Settings, *, ready: OnReady | None = None) -> int:
         ServeError: it could not start; says what to change.
     """
     _raise_file_limit()
+    keep_freed_memory()
     adopt_orphans()
     try:
         return _run_loop(Server(settings).serve(ready))

@@ -284,7 +284,7 @@ class Settings:
     arena_size: int = row(
         "Workers",
         size(0),
-        "16MiB",
+        "64MiB",
         "Shared memory of each worker for large bodies; what does not fit travels through its socket, slower.",
         unit="B",
     )

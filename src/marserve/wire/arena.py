@@ -11,7 +11,7 @@ from collections import deque
 from typing import Deque, List, Optional
 
 #: Bodies of at least this many bytes go through the arena: below, a socket copies faster than two ends agree.
-ARENA_THRESHOLD = 256 * 1024
+ARENA_THRESHOLD = 64 * 1024
 
 
 class Ring:

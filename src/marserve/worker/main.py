@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional
 
 from marserve import logs
 from marserve.wire import frames, page
+from marserve.wire.memory import keep_freed_memory
 from marserve.wire.arena import map_arena
 from marserve.wire.protocol import WORKER, next_state
 from marserve.wire.streams import WorkerStream, close_all, connect, next_frame, receive_with_descriptors, send_all
@@ -47,7 +48,8 @@ def main() -> None:
 
 
 def stand_by() -> None:
-    """Set up the log, what a crash leaves, and which signals count."""
+    """Set up memory, the log, what a crash leaves, and which signals count."""
+    keep_freed_memory()
     logs.configure()
     faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
     # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.

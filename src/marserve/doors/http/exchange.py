@@ -179,8 +179,9 @@ class Exchange:
             raise RuntimeError("The request has been answered already.")
         line = _LINES.get((status, phrase))
         size = len(body)
+        rest = b""
         if line is None or size >= 2048 or self.close_after or self.method == b"HEAD":
-            payload = self._render(status, phrase, headers, body)
+            payload, rest = self._render(status, phrase, headers, body)
         else:
             if headers and (headers[0] == 13 or headers.rfind(b"\n\r\n") >= 0):
                 raise ValueError(_SPLIT)
@@ -189,9 +190,13 @@ class Exchange:
         connection = self.connection
         if connection.front is not self:
             self._hold(payload)
+            if rest:
+                self._hold(rest)
             return
         if not connection.is_closing():  # uvloop raises when a closed transport is written to
             connection.write(payload)
+            if rest:
+                connection.write(rest)  # goes out with the one before, and is not copied to it
         if self.close_after:
             connection.finish()
         elif connection.behind or connection.held_up:
@@ -199,13 +204,16 @@ class Exchange:
         else:
             connection.front = None
 
-    def _render(self, status: int, phrase: bytes, headers: bytes, body: bytes | memoryview) -> bytes:
+    def _render(self, status: int, phrase: bytes, headers: bytes, body: bytes | memoryview) -> tuple[bytes, bytes]:
+        """Return what is to be written first, and a large body that is to follow."""
         line = _LINES.get((status, phrase)) or status_line(status, phrase)
         length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
         head = b"".join((line, headers, length, _CLOSE if self.close_after else _KEEP))
         if head.find(b"\r\n\r\n") != len(head) - 4:
             raise ValueError(_SPLIT)
-        return head if status in _BODILESS or self.method == b"HEAD" else b"".join((head, body))
+        if status in _BODILESS or self.method == b"HEAD":
+            return head, b""
+        return (b"".join((head, body)), b"") if len(body) < HIGH_WATER else (head, bytes(body))
 
     # ---- an answer in pieces
 
