@@ -1,15 +1,18 @@
-"""Request-and-answer pairs: recorded from TorchServe 0.12.0, asked of whatever its command starts, and compared.
+"""Request-and-answer pairs: recorded from an old server, asked of whatever its command starts, and compared.
 
 A file of pairs has the settings of its server and stories. The exchanges of a story follow each other; what they
-register is unregistered behind it. ``settings`` are added to those of ``Server``.
+register is unregistered behind it. ``settings`` are added to those of ``Server``. ``models`` are loaded at start;
+without it, ``echo`` alone is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -18,18 +21,115 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "contract" / "torchserve"
+CONTRACT = Path(__file__).parent / "contract"
 #: Longest wait for anything, seconds.
 PATIENCE = 90.0
-#: Names the command to ask; without it, marserve's own ``torchserve``.
-COMMAND = "CONTRACT_TORCHSERVE"
+
+
+@dataclass(frozen=True)
+class Original:
+    """An old server, and what its command and its archives look like.
+
+    Attributes:
+        name: of its folder of pairs.
+        command: its command; marserve has one of the same name.
+        variable: names the original's command, where it is to be asked and not marserve's.
+        start: flags of every start.
+        quiet: those that keep out what most tests are not about.
+        opening: those that let models be registered.
+        config_flag: names the configuration.
+        settings: what keeps a server quiet and small.
+        doors: those that it has.
+        other_ports: settings that hold a port too.
+        manifest: what its archiver writes beside the model.
+        model: what it writes of every model.
+        hidden: beginnings of variables that would reach into a server under test.
+        highest_port: of those that it takes.
+    """
+
+    name: str
+    command: str
+    variable: str
+    start: tuple[str, ...]
+    quiet: tuple[str, ...]
+    opening: tuple[str, ...]
+    config_flag: str
+    settings: Mapping[str, str]
+    doors: tuple[str, ...]
+    other_ports: tuple[str, ...] = ()
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ("MARSERVE_",)
+    highest_port: int = 65535
+
+    @property
+    def folder(self) -> Path:
+        """Folder of its pairs."""
+        return CONTRACT / self.name
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the original is asked, and not marserve."""
+        return self.variable in os.environ
+
+    @property
+    def path(self) -> Path:
+        """Command to start."""
+        return Path(os.environ.get(self.variable) or Path(sys.executable).with_name(self.command))
+
+    def free_ports(self, count: int) -> list[int]:
+        """Return ports that nobody listens at, and that the server takes."""
+        if not self.is_asked or self.highest_port == 65535:
+            return free_ports(count)
+        return free_ports_below(self.highest_port, count)
+
+
+TORCHSERVE = Original(
+    name="torchserve",
+    command="torchserve",
+    variable="CONTRACT_TORCHSERVE",
+    start=("--start", "--foreground"),
+    quiet=("--ncs", "--disable-token-auth"),
+    opening=("--enable-model-api",),
+    config_flag="--ts-config",
+    settings={
+        "default_workers_per_model": "1",
+        "disable_system_metrics": "true",
+    },
+    doors=("inference", "management", "metrics"),
+    other_ports=("grpc_inference_port", "grpc_management_port"),
+    manifest={"runtime": "python", "archiverVersion": "0.12.0"},
+    model={"modelVersion": "1.0"},
+    hidden=("TS_", "MARSERVE_"),
+)
+MMS = Original(
+    name="mms",
+    command="multi-model-server",
+    variable="CONTRACT_MMS",
+    start=("--start", "--foreground"),
+    quiet=(),
+    opening=(),
+    config_flag="--mms-config",
+    settings={"default_workers_per_model": "1"},
+    doors=("inference", "management"),
+    manifest={
+        "runtime": "python",
+        "modelServerVersion": "1.0",
+        "implementationVersion": "1.0",
+        "specificationVersion": "1.0",
+    },
+    hidden=("MMS_", "SAGEMAKER_", "MARSERVE_"),
+    highest_port=32766,
+)
+ORIGINALS = (TORCHSERVE, MMS)
 
 #: What every answer carries; an answer without them is marked ``bare``.
 STANDING = {
@@ -43,7 +143,7 @@ VARYING = (
     (r"[0-9a-f]{64}", "<digest>"),
     (UUID, "<uuid>"),
     (r'"(pid|memoryUsage)": \d+', r'"\1": <number>'),
-    (r'"id": "\d+"', '"id": "<number>"'),
+    (r'"id": "\d+(-[0-9a-f]{8})*"', '"id": "<number>"'),
     (r'"startTime": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"', '"startTime": "<moment>"'),
     (r'"version": "[^"]+"', '"version": "<version>"'),
 )
@@ -74,34 +174,38 @@ class _Silent(SimpleHTTPRequestHandler):
 
 
 class Server:
-    """A server in TorchServe's dialect, started by ``torchserve --start`` with a folder and ports of its own."""
+    """A server in an old server's dialect, started by its command with a folder and ports of its own."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], original: Original = TORCHSERVE, models: Sequence[str] = ("echo=echo.mar",)
+    ) -> None:
+        self.original = original
         self._own = tempfile.TemporaryDirectory(prefix="pairs-")
         self.folder = Path(self._own.name)
-        make_store(self.folder)
+        make_store(self.folder, original)
         self.origin = Origin(self.folder / "outside")
-        self.doors = dict(zip(("inference", "management", "metrics"), free_ports(5), strict=False))
+        ports = original.free_ports(len(original.doors) + len(original.other_ports))
+        self.doors = dict(zip(original.doors, ports, strict=False))
         written = {
             **{f"{door}_address": f"http://127.0.0.1:{port}" for door, port in self.doors.items()},
-            **dict(zip(("grpc_inference_port", "grpc_management_port"), map(str, free_ports(2)), strict=True)),
+            **dict(zip(original.other_ports, map(str, ports[len(original.doors) :]), strict=True)),
             "model_store": str(self.folder / "store"),
-            "default_workers_per_model": "1",
-            "disable_system_metrics": "true",
-            "enable_envvars_config": "false",
+            **original.settings,
             **settings,
         }
+        written = {key: self._filled(value) for key, value in written.items()}
         config = self.folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in written.items()))
-        command = os.environ.get(COMMAND) or str(Path(sys.executable).with_name("torchserve"))
-        self.is_genuine = COMMAND in os.environ
-        more = [] if settings.get("enable_model_api") == "false" else ["--enable-model-api"]
+        self.doors = {door: _port(written.get(f"{door}_address", "")) or port for door, port in self.doors.items()}
+        command = str(original.path)
+        self.is_genuine = original.is_asked
         self._log = (self.folder / "log").open("w")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TS_", "MARSERVE_"))}
-        environment |= {"TMPDIR": str(self.folder), "HOME": str(self.folder), "LOG_LOCATION": str(self.folder)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(original.hidden)}
+        environment |= {name: str(self.folder) for name in ("TMPDIR", "TEMP", "HOME", "LOG_LOCATION")}
         environment |= {"METRICS_LOCATION": str(self.folder), "PATH": f"{Path(command).parent}:{os.environ['PATH']}"}
-        arguments = ["--start", "--foreground", "--ncs", "--disable-token-auth", *more]
-        arguments += ["--ts-config", str(config), "--models", "echo=echo.mar"]
+        arguments = [*original.start, *original.quiet, original.config_flag, str(config)]
+        arguments += [] if settings.get("enable_model_api") == "false" else original.opening
+        arguments += ["--model-store", str(self.folder / "store"), "--models", *models]
         self.process = subprocess.Popen(
             [command, *arguments],
             stdout=self._log,
@@ -110,7 +214,7 @@ class Server:
             env=environment,
             start_new_session=True,
         )
-        until("the model of the start-up is ready", self._is_ready)
+        until("the models of the start-up are ready", self._is_ready)
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log
@@ -118,7 +222,7 @@ class Server:
             answer = self.ask({"door": "management", "target": "/models/echo"})
         except OSError:
             return False
-        return "READY" in "".join(answer["body"])
+        return "READY" in "".join(answer["body"]) and "Model server started." in self.log
 
     @property
     def log(self) -> str:
@@ -144,7 +248,9 @@ class Server:
             connection.close()
 
     def _filled(self, text: str) -> str:
-        return text.replace("{origin}", self.origin.url).replace("{folder}", str(self.folder))
+        """Put in what a pair cannot know; ``{inference}`` is that door's port."""
+        text = text.replace("{origin}", self.origin.url).replace("{folder}", str(self.folder))
+        return text.replace("{inference}", str(self.doors["inference"]))
 
     def _shown(self, answer: http.client.HTTPResponse, body: bytes) -> dict[str, Any]:
         headers = dict(answer.getheaders())
@@ -161,14 +267,20 @@ class Server:
         return {**found, "body": text.split("\n")}
 
     def clean(self) -> None:
-        """Unregister all but the model of the start-up."""
-        listed = self._json("/models?limit=100")["models"]
-        for name in {model["modelName"] for model in listed}:
-            versions = [entry["modelVersion"] for entry in self._json(f"/models/{name}/all")]
-            default = self._json(f"/models/{name}")[0]["modelVersion"]
-            for version in sorted(versions, key=lambda version: version == default):
-                if name != "echo" or version != "1.0":
-                    self.ask({"door": "management", "method": "DELETE", "target": f"/models/{name}/{version}"})
+        """Unregister all but the models of the start-up."""
+        for listed in self._json("/models?limit=100")["models"]:
+            name = listed["modelName"]
+            if self.original is TORCHSERVE:
+                self._clean_versions(name)
+            elif not self._json(f"/models/{name}")["loadedAtStartup"]:
+                self.ask({"door": "management", "method": "DELETE", "target": f"/models/{name}"})
+
+    def _clean_versions(self, name: str) -> None:
+        versions = [entry["modelVersion"] for entry in self._json(f"/models/{name}/all")]
+        default = self._json(f"/models/{name}")[0]["modelVersion"]
+        for version in sorted(versions, key=lambda version: version == default):
+            if name != "echo" or version != "1.0":
+                self.ask({"door": "management", "method": "DELETE", "target": f"/models/{name}/{version}"})
 
     def _json(self, target: str) -> Any:
         return json.loads(
@@ -190,10 +302,14 @@ class Server:
             self._own.cleanup()
 
 
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2] or 0) if address.startswith("http") else 0
+
+
 @contextmanager
-def serving(settings: Mapping[str, str]) -> Iterator[Server]:
+def serving(settings: Mapping[str, str], original: Original = TORCHSERVE) -> Iterator[Server]:
     """Run a server for the length of a block."""
-    server = Server(settings)
+    server = Server(settings, original)
     try:
         yield server
     finally:
@@ -221,11 +337,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def make_store(folder: Path) -> None:
+def free_ports_below(most: int, count: int) -> list[int]:
+    """Return ports that nobody listens at, ``most`` and less: for a server that takes no others."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randint(most // 2, most)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            found.append(port)
+    return found
+
+
+def make_store(folder: Path, original: Original = TORCHSERVE) -> None:
     """Write the archives of ``archives.json`` into ``store`` and ``outside``."""
     for name in ("store", "outside"):
         (folder / name).mkdir()
-    for name, model in json.loads((FOLDER / "archives.json").read_text()).items():
+    for name, model in json.loads((original.folder / "archives.json").read_text()).items():
         path = folder / name if "/" in name else folder / "store" / name
         if isinstance(model, str):
             path.write_text(model)
@@ -235,14 +362,14 @@ def make_store(folder: Path) -> None:
                 archive.writestr("readme.txt", "empty")
                 continue
             file = model["handler"].partition(":")[0]
-            archive.write(FOLDER / "handlers" / file, file)
-            told = {"runtime": "python", "model": {"modelVersion": "1.0", **model}, "archiverVersion": "0.12.0"}
+            archive.write(CONTRACT / "handlers" / file, file)
+            told = {**original.manifest, "model": {**original.model, **model}}
             archive.writestr("MAR-INF/MANIFEST.json", json.dumps(told))
 
 
-def files() -> list[Path]:
+def files(original: Original = TORCHSERVE) -> list[Path]:
     """Return the files of pairs."""
-    return sorted(path for path in FOLDER.glob("*.json") if path.name != "archives.json")
+    return sorted(path for path in original.folder.glob("*.json") if path.name != "archives.json")
 
 
 def play(server: Server, exchange: Exchange) -> dict[str, Any]:
@@ -266,8 +393,8 @@ def wanted(server: Server, exchange: Exchange) -> dict[str, Any]:
 
 def digest_of(body: list[str]) -> str:
     """Return what stands for a body in a pair that would be too long with it."""
-    text = "\n".join(body)
-    return f"<sha256 {hashlib.sha256(text.encode()).hexdigest()}>"
+    text = "\n".join(body).encode(errors="surrogateescape")
+    return f"<sha256 {hashlib.sha256(text).hexdigest()}>"
 
 
 def differences(expected: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:

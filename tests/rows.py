@@ -1,7 +1,7 @@
-"""What the tests of the feature table drive: the commands of TorchServe's users, of marserve or of the original.
+"""What the tests of the feature tables drive: the commands of an old server's users, of marserve or of the original.
 
-``CONTRACT_TORCHSERVE`` names the original's ``torchserve``; without it, marserve's own commands are run. A test
-holds one row of the table (``@pytest.mark.row("B4")``) and says the same of both, but where marserve differs on
+``CONTRACT_TORCHSERVE`` and ``CONTRACT_MMS`` name the originals' commands; without them, marserve's own are run. A
+test holds one row of a table (``@pytest.mark.row("B4")``) and says the same of both, but where marserve differs on
 purpose: there it asks ``product.is_genuine``.
 """
 
@@ -14,7 +14,6 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pairs import COMMAND, PATIENCE, free_ports, until
+from pairs import PATIENCE, TORCHSERVE, Original, until
 
-#: Variables that would reach into a server under test.
-_HIDDEN = ("TS_", "MARSERVE_", "LOG_LOCATION", "METRICS_LOCATION")
+#: Variables that would reach into any server under test.
+_HIDDEN = ("LOG_LOCATION", "METRICS_LOCATION")
 
 
 @dataclass(frozen=True)
@@ -48,19 +47,21 @@ class Answer:
 
 
 class Product:
-    """The commands of one installation."""
+    """The commands of one installation, for the users of one old server."""
 
-    def __init__(self) -> None:
-        command = os.environ.get(COMMAND) or str(Path(sys.executable).with_name("torchserve"))
-        self.is_genuine = COMMAND in os.environ
-        self.folder = Path(command).parent
-        #: interpreter that users import ``ts`` and ``model_archiver`` in
+    def __init__(self, original: Original = TORCHSERVE) -> None:
+        self.original = original
+        self.is_genuine = original.is_asked
+        self.folder = original.path.parent
+        #: interpreter that users import the old server's packages in
         self.python = str(self.folder / "python")
 
     def environment(self, folder: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment for a command that keeps its files in ``folder``."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN)}
-        own = {"TMPDIR": str(folder), "HOME": str(folder), "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        hidden = (*self.original.hidden, *_HIDDEN)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        own = {name: str(folder) for name in ("TMPDIR", "TEMP", "HOME")}
+        own["PATH"] = f"{self.folder}:{os.environ['PATH']}"
         return {**kept, **own, **(more or {})}
 
     def run(
@@ -102,7 +103,7 @@ class House:
         code: str,
         *,
         config: str = "",
-        version: str = "1.0",
+        version: str = "",
         file: str = "",
         handler: str = "service.py",
         files: Mapping[str, str | bytes] | None = None,
@@ -112,11 +113,15 @@ class House:
 
         Args:
             config: text of its ``model-config.yaml``; "" for none.
+            version: "" for what the old archiver writes.
             file: name of the archive's file, where it is another.
             files: what else it holds, by name.
             model: more members of the manifest's ``model``.
         """
-        told = {"modelName": name, "modelVersion": version, "handler": handler, **(model or {})}
+        original = self.product.original
+        told = {"modelName": name, **original.model, "handler": handler, **(model or {})}
+        if version:
+            told["modelVersion"] = version
         held: dict[str, str | bytes] = {"service.py": code, **(files or {})}
         if config:
             told["configFile"] = "model-config.yaml"
@@ -125,19 +130,18 @@ class House:
         with zipfile.ZipFile(path, "w") as archive:
             for inside, content in held.items():
                 archive.writestr(inside, content)
-            manifest = {"createdOn": "01/01/2026 00:00:00", "runtime": "python", "model": told}
-            archive.writestr("MAR-INF/MANIFEST.json", json.dumps({**manifest, "archiverVersion": "0.12.0"}))
+            archive.writestr("MAR-INF/MANIFEST.json", json.dumps({**original.manifest, "model": told}))
         return path.name
 
     def start(
         self,
         *models: str,
         settings: Mapping[str, str] | None = None,
-        flags: Sequence[str] = ("--ncs", "--disable-token-auth", "--enable-model-api"),
+        flags: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         config: Path | None = None,
     ) -> Running:
-        """Run ``torchserve --start --foreground`` and return once it has said ``Model server started.``"""
+        """Run the command in the foreground and return once it has said ``Model server started.``"""
         server = self.launch(*models, settings=settings, flags=flags, environment=environment, config=config)
         server.wait_for_line("Model server started.")
         return server
@@ -146,20 +150,25 @@ class House:
         self,
         *models: str,
         settings: Mapping[str, str] | None = None,
-        flags: Sequence[str] = ("--ncs", "--disable-token-auth", "--enable-model-api"),
+        flags: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         config: Path | None = None,
     ) -> Running:
-        """Run ``torchserve --start --foreground``; ``config`` replaces the file that ``settings`` are written to."""
+        """Run the command in the foreground; ``config`` replaces the file that ``settings`` are written to.
+
+        Without ``flags``, nothing is started but what most tests are about, and models may be registered.
+        """
+        original = self.product.original
         doors, written = self.settings(settings)
         if config is None:
             config = self.folder / "test.properties"
             config.write_text("".join(f"{key}={value}\n" for key, value in written.items()))
-        arguments = ["--start", "--foreground", "--model-store", str(self.store), *flags]
-        arguments += ["--ts-config", str(config)] if str(config) != os.devnull else []
+        chosen = [*original.quiet, *original.opening] if flags is None else flags
+        arguments = [*original.start, "--model-store", str(self.store), *chosen]
+        arguments += [original.config_flag, str(config)] if str(config) != os.devnull else []
         arguments += ["--models", *models] if models else []
         process = subprocess.Popen(
-            [str(self.product.folder / "torchserve"), *arguments],
+            [str(original.path), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -173,12 +182,12 @@ class House:
 
     def settings(self, more: Mapping[str, str] | None = None) -> tuple[dict[str, int], dict[str, str]]:
         """Return ports by door, and settings with those ports and what keeps a server quiet."""
-        ports = free_ports(5)
-        doors = dict(zip(("inference", "management", "metrics"), ports, strict=False))
+        original = self.product.original
+        ports = original.free_ports(len(original.doors) + len(original.other_ports))
+        doors = dict(zip(original.doors, ports, strict=False))
         written = {f"{door}_address": f"http://127.0.0.1:{port}" for door, port in doors.items()}
-        written |= {"grpc_inference_port": str(ports[3]), "grpc_management_port": str(ports[4])}
-        written |= {"disable_system_metrics": "true", "default_workers_per_model": "1"}
-        return doors, {**written, **(more or {})}
+        written |= dict(zip(original.other_ports, map(str, ports[len(doors) :]), strict=True))
+        return doors, {**written, **original.settings, **(more or {})}
 
     def close(self) -> None:
         """End what still runs."""
@@ -252,8 +261,9 @@ class Running:
         return self.ask(target, door="management", method=method, **more)
 
     def describe(self, model: str) -> dict[str, Any]:
-        """Return the first entry of a model's description."""
-        entry: dict[str, Any] = self.manage("GET", f"/models/{model}").json()[0]
+        """Return a model's description, of several versions the first."""
+        told = self.manage("GET", f"/models/{model}").json()
+        entry: dict[str, Any] = told[0] if isinstance(told, list) else told
         return entry
 
     def wait_for_workers(self, model: str, count: int) -> list[dict[str, Any]]:
@@ -266,8 +276,9 @@ class Running:
         return ready()
 
     def end(self) -> int:
-        """End it by ``torchserve --stop``; return the exit code of the server's command."""
-        self.house.product.run(self.house.folder, "torchserve", "--stop", "--foreground")
+        """End it by the command's ``--stop``; return the exit code of the one that started it."""
+        command = self.house.product.original.command
+        self.house.product.run(self.house.folder, command, "--stop", "--foreground")
         return self.process.wait(PATIENCE)
 
     def kill(self) -> None:

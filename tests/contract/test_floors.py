@@ -23,6 +23,8 @@ FILES = sorted(
 #: Handlers that are written for torch and classes below them: they import it at once, as their originals do, and are
 #: themselves imported only for an archive that asks for them.
 TORCH_HANDLERS = PACKAGE / "compat" / "ts" / "torch_handler"
+#: What the old names of Multi Model Server stand on: TorchServe's, and each other.
+MMS_NAMES = {"mms": ("ts",), "mms_template": ("mms", "model_handler", "mxnet_model_service", "mxnet_vision_service")}
 
 
 def place(path):
@@ -58,7 +60,8 @@ def test_the_import_contracts_hold():
 
 @pytest.mark.parametrize("path", FILES, ids=place)
 def test_worker_side_files_import_the_standard_library_and_each_other(path):
-    own = ("marserve", "torch") if TORCH_HANDLERS in path.parents else ("marserve",)
+    own = ["marserve", *(["torch"] if TORCH_HANDLERS in path.parents else [])]
+    own += [name for room, names in MMS_NAMES.items() if PACKAGE / "compat" / room in path.parents for name in names]
     tree = ast.parse(path.read_text())
 
     foreign = {

@@ -188,7 +188,7 @@ def test_a_definition_file_takes_the_place_of_the_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of a metric that the file leaves out there is simply none; the original relies on its own being there.
-    monkeypatch.delenv(pairs.COMMAND, raising=False)
+    monkeypatch.delenv(pairs.TORCHSERVE.variable, raising=False)
     path = tmp_path / "metrics.yaml"
     path.write_text(
         "dimensions: [&model ModelName, &level Level]\n"

@@ -83,15 +83,51 @@ def test_other_models_need_none(models: list[str], launched: list[Settings]) -> 
         (["--mms-config", "no"], "--mms-config file not found: no"),
         (["--model-store", "no"], "--model-store directory not found: no"),
         (["--log-config", "no"], "--log-config file not found: no"),
-        (
-            ["--mms-config", "sagemaker"],
-            "--mms-config sagemaker: this version has no such preset; name a file.",
-        ),
     ],
 )
 def test_what_stops_a_start(arguments: list[str], text: str, launched: list[Settings], capsys: Captured) -> None:
     assert mms.main(arguments) == 1
     assert capsys.readouterr().out == text + "\n"
+    assert launched == []
+
+
+def test_a_temporary_folder_that_is_none(
+    launched: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("TEMP", "no")
+    assert mms.main([]) == 1
+    assert capsys.readouterr().out == "Invalid temp directory: no, please check TEMP environment variable.\n"
+
+
+SAGEMAKER = {
+    "SAGEMAKER_MODEL_STORE": "store",
+    "SAGEMAKER_BIND_TO_PORT": "8088",
+    "SAGEMAKER_RESPONSE_TIMEOUT": "2",
+    "SAGEMAKER_NUM_MODEL_WORKERS": "3",
+    "SAGEMAKER_HANDLER": "/opt/ml/service.py:handle",
+    "SAGEMAKER_MAX_RESPONSE_SIZE": "7",
+    "SAGEMAKER_MAX_REQUEST_SIZE": "8",
+}
+
+
+def test_the_preset_of_sagemaker(launched: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SAGEMAKER.items():
+        monkeypatch.setenv(name, value)
+    assert mms.main(["--mms-config", "sagemaker"]) == 0
+    settings = launched[0]
+    assert [str(address) for address, _ in settings.listeners()] == ["http://0.0.0.0:8088"]
+    assert (str(settings.model_store), settings.default_workers_per_model) == ("store", 3)
+    # The first is in minutes there.
+    assert (settings.default_response_timeout, settings.unregister_model_timeout) == (120.0, 2.0)
+    assert (settings.max_response_size, settings.max_request_size) == (7, 8)
+    assert settings.default_service_handler == "/opt/ml/service.py:handle"
+    assert settings.sagemaker_endpoints
+    assert not settings.decode_input_request
+
+
+def test_the_preset_of_sagemaker_without_its_variables(launched: list[Settings], capsys: Captured) -> None:
+    assert mms.main(["--mms-config", "sagemaker"]) == 1
+    assert "Invalid Environment Variable SAGEMAKER_MODEL_STORE" in capsys.readouterr().out
     assert launched == []
 
 

@@ -99,6 +99,17 @@ def test_what_stops_a_start(arguments: list[str], text: str, launched: list[Any]
     assert launched == []
 
 
+def test_a_folder_for_temporary_files_that_is_none_stops_a_start(
+    here: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("TEMP", "nowhere")
+    assert torchserve.main(["--start", "--model-store", "store"]) == 1
+    told = "Invalid temp directory: nowhere, please check TEMP environment variable.\n"
+    assert (capsys.readouterr().out, launched) == (told, [])
+    monkeypatch.setenv("TEMP", str(here))
+    assert torchserve.main(["--start", "--model-store", "store"]) == 0
+
+
 def test_a_store_in_the_named_file_satisfies_the_start_and_one_in_the_default_file_does_not(
     here: Path, launched: list[Any], capsys: Captured
 ) -> None:

@@ -25,8 +25,6 @@ def lane(dialect: str, target: bytes):
         (b"/v1/models/m%3Apredict", (PREDICT, "m", None)),
         (b"/v2/models/m/infer", (PREDICT, "m", None)),
         (b"/v2/models/m/explain", (EXPLAIN, "m", None)),
-        (b"/models/m/invoke", (PREDICT, "m", None)),
-        (b"/m/predict", (PREDICT, "m", None)),
         (b"/m/1.0/predict/", (PREDICT, "m", "1.0")),
     ],
 )
@@ -36,6 +34,23 @@ def test_torchserve_alone_has_the_old_paths(target: bytes, wanted: tuple[JobKind
     assert (found._kind, found._model, found._version) == wanted
     assert lane("native", target) is None
     assert lane("mms", target) is None
+
+
+@pytest.mark.parametrize("target", [b"/models/m/invoke?a=1", b"/m/predict?a=1"])
+def test_both_old_servers_have_the_paths_of_sagemaker_and_the_first_releases(target: bytes) -> None:
+    for dialect in ("torchserve", "mms"):
+        found = lane(dialect, target)
+        assert (found._kind, found._model, found._version) == (PREDICT, "m", None)
+        assert found._inputs == ((b"a", b"", b"1"),)
+    assert lane("native", target) is None
+
+
+def test_what_follows_a_model_means_nothing_to_multi_model_server() -> None:
+    found = lane("mms", b"/predictions/m/1.0/more")
+
+    assert (found._model, found._version) == ("m", None)
+    for target in (b"/explanations/m", b"/predictions", b"//predictions/m", b"/ping/predict"):
+        assert lane("mms", target) is None
 
 
 @pytest.mark.parametrize(
@@ -69,6 +84,8 @@ def test_the_query_is_no_input_elsewhere(path: bytes) -> None:
     assert lane("torchserve", path + b"?a=1")._inputs == ()
 
 
-@pytest.mark.parametrize("dialect", ["native", "mms"])
-def test_the_query_of_invocations_is_no_input_of_the_other_dialects(dialect: str) -> None:
-    assert lane(dialect, b"/invocations?model_name=m&a=1")._inputs == ()
+def test_the_query_of_invocations_is_an_input_of_the_old_servers_alone() -> None:
+    target = b"/invocations?model_name=m&a=1"
+
+    assert lane("native", target)._inputs == ()
+    assert lane("mms", target)._inputs == lane("torchserve", target)._inputs != ()

@@ -10,7 +10,7 @@ from marserve.archive.manifest import Manifest
 from marserve.errors import LoadError, OutOfMemory
 from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import run_batch
-from marserve.worker.loader import COMPAT, load_entry, stand_in
+from marserve.worker.loader import COMPAT, TEMPLATES, load_entry, stand_in
 from marserve.worker.steps import STEPS, NoSteps, timed_whole
 
 
@@ -319,6 +319,18 @@ def test_a_file_outside_the_archive_is_no_handler(folder, steps):
             load(inner, steps, handler)
 
 
+def test_multi_model_server_takes_a_handler_from_outside(folder, steps, monkeypatch):
+    inner = folder / "inner"
+    inner.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write(folder, outside="def handle(data, context):\n    return ['outside'] * len(data or ())")
+    stand_in(inner)
+
+    entry, _ = load(inner, steps, f"{folder}/outside.py:handle", style="mms")
+
+    assert entry.handle([{}], None) == ["outside"]
+
+
 def test_a_missing_module_is_named_in_the_hint(folder, steps):
     write(folder, svc="import no_such_thing")
     with pytest.raises(LoadError) as caught:
@@ -413,7 +425,7 @@ def test_standing_in_a_folder_puts_it_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["first", str(tmp_path)])
     monkeypatch.chdir(tmp_path)
     stand_in(tmp_path)
-    assert sys.path == [str(tmp_path), COMPAT, "first"]
+    assert sys.path == [str(tmp_path), COMPAT, "first", TEMPLATES]
     assert Path.cwd() == tmp_path.resolve()
 
 

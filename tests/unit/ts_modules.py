@@ -9,20 +9,28 @@ from types import ModuleType
 from typing import Any
 
 from marserve.service.context import Context, RequestInfo
-from marserve.worker.loader import COMPAT
+from marserve.worker.loader import COMPAT, TEMPLATES
 
 #: The old names that tests have imported. Whoever loads an archive in this process hides them for that time, and a
 #: second import would make classes of the same names that are not the same.
 _KEPT: dict[str, ModuleType] = {}
+#: The first parts of those names.
+_OLD = ("ts", "mms", *(path.stem for path in Path(TEMPLATES).iterdir()))
 
 
 def module(name: str) -> ModuleType:
     """Return the module ``ts.<name>``, the same one each time."""
-    if COMPAT not in sys.path:
-        sys.path.insert(0, COMPAT)
+    return imported(f"ts.{name}" if name else "ts")
+
+
+def imported(name: str) -> ModuleType:
+    """Return a module of the old servers' names, the same one each time."""
+    for place in (TEMPLATES, COMPAT):
+        if place not in sys.path:
+            sys.path.insert(0, place)
     sys.modules.update(_KEPT)
-    found = importlib.import_module(f"ts.{name}" if name else "ts")
-    _KEPT.update({key: kept for key, kept in sys.modules.items() if key == "ts" or key.startswith("ts.")})
+    found = importlib.import_module(name)
+    _KEPT.update({key: kept for key, kept in sys.modules.items() if key.partition(".")[0] in _OLD})
     return found
 
 

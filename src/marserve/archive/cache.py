@@ -215,6 +215,19 @@ class Cache:
         return remembered if isinstance(remembered, dict) else {}
 
 
+def writable_root(wanted: Path, spare: Path) -> Tuple[Path, str]:
+    """Return the folder for a cache and "", or ``spare`` and why ``wanted`` is none.
+
+    Containers run as users whose home is not there or not theirs.
+    """
+    try:
+        root = wanted.expanduser().resolve()
+        root.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows the user's home
+        return spare, getattr(error, "strerror", None) or str(error)
+    return (root, "") if os.access(str(root), os.W_OK | os.X_OK) else (spare, "It is read-only")
+
+
 def _stamp(archive: Path) -> List[int]:
     status = archive.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -109,6 +109,19 @@ class Manifest:
             return _parse_legacy(raw)
         return _parse_current(raw)
 
+    @property
+    def engine_name(self) -> str:
+        """Name of the framework, "" for none; a 0.x archive counts when its version is a number."""
+        if self.family == "mms0":
+            return "MXNet" if isinstance(self.engine.get("MXNet"), (int, float)) else ""
+        return str(self.engine.get("engineName") or "")
+
+    @property
+    def names_version(self) -> bool:
+        """Whether the archive says its version; a 0.x archive counts as if it did, as in Multi Model Server."""
+        model = self.raw.get("model")
+        return self.family == "mms0" or (isinstance(model, dict) and model.get("modelVersion") is not None)
+
     def named_files(self) -> List[Tuple[str, str]]:
         """Return ``(manifest key, file name)`` of the files that a worker or the server will open.
 

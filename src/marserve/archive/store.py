@@ -16,7 +16,7 @@ from typing import IO, List, Optional, Sequence
 from marserve import __version__
 from marserve.archive.reader import archive_format
 from marserve.archive.writer import replacing_file
-from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadError, ModelNotFound, ServeError
+from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadError, ModelNotFound, ServeError, about
 
 #: Most bytes of a downloaded archive, where the caller sets no other limit.
 MAX_DOWNLOAD = 64 * 2**30
@@ -109,7 +109,9 @@ def find(location: str, store: Optional[Path]) -> Path:
     for name in (nested, posixpath.basename(nested)):
         if name and name != "." and "\0" not in name and (store / name).exists():
             return store / name
-    raise ModelNotFound(f"Model not found at: {location}", _suggestion(location, store))
+    missing = ModelNotFound(f"Model not found at: {location}", _suggestion(location, store))
+    missing.fault = "store"
+    raise about(missing, location)
 
 
 def check_allowed(url: str, allowed_urls: Sequence[str]) -> None:
@@ -152,7 +154,10 @@ def download(
             out.flush()
             archive_format(Path(out.name))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DownloadError(f"Failed to download archive from: {url}", _reason(error)) from error
+        failed = DownloadError(f"Failed to download archive from: {url}", _reason(error))
+        # What it is about, as Multi Model Server tells it.
+        code = f", code: {error.code}" if isinstance(error, urllib.error.HTTPError) else ""
+        raise about(failed, url + code) from error
     return target
 
 

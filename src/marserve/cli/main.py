@@ -113,6 +113,7 @@ def _load(arguments: argparse.Namespace, flags: Mapping[str, str | None]) -> Loa
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    serve.open_standard_streams()
     models = ",".join(arguments.models) if arguments.models else None
     flags = {
         "model_store": arguments.model_store,

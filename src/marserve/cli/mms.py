@@ -7,7 +7,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from marserve import config
 from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn_inert
 from marserve.errors import ServeError
 
@@ -21,6 +23,8 @@ _TEXTS = Texts(
     stopped_before="Model server already stopped.",
 )
 _STOP_TIMEOUT = 60.0
+#: What ``--mms-config sagemaker`` names.
+_SAGEMAKER = Path(config.__file__).with_name("sagemaker.properties")
 _INERT = {"log_config": "it is for log4j, and there is no Java here; use log_level and log_location"}
 #: Flags of release 0.4, which 1.x refuses, and what to use in their place.
 _OLDER_FLAGS = {
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     if os.path.basename(sys.argv[0]) == "mxnet-model-server":
         print("Warning: Calling MMS with mxnet-model-server. Please move to multi-model-server.")
-    arguments, unknown = _parser().parse_known_args(argv)
+    arguments, unknown = parser().parse_known_args(argv)
     if unknown:
         return _refuse(unknown)
     try:
@@ -51,22 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     # Abbreviations off: --log-file of release 0.4 must not be taken for a part of another flag.
-    parser = argparse.ArgumentParser(
+    found = argparse.ArgumentParser(
         prog="multi-model-server",
         description="Multi Model Server's command, run by marserve",
         allow_abbrev=False,
     )
-    what = parser.add_mutually_exclusive_group()
+    what = found.add_mutually_exclusive_group()
     what.add_argument("--start", action="store_true", help="start the server; the default")
     what.add_argument("--stop", action="store_true", help="stop the server")
-    parser.add_argument("--mms-config", metavar="FILE", help="a config.properties")
-    parser.add_argument("--model-store", metavar="DIR", help="folder of the archives")
-    parser.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or ALL")
-    parser.add_argument("--log-config", metavar="FILE", help="without effect")
-    parser.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
-    return parser
+    found.add_argument("--mms-config", metavar="FILE", help="a config.properties")
+    found.add_argument("--model-store", metavar="DIR", help="folder of the archives")
+    found.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or ALL")
+    found.add_argument("--log-config", metavar="FILE", help="without effect")
+    found.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
+    return found
 
 
 def _refuse(unknown: Sequence[str]) -> int:
@@ -80,12 +85,15 @@ def _refuse(unknown: Sequence[str]) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     named = os.environ.get("MMS_CONFIG_FILE") or arguments.mms_config
     if named == "sagemaker":
-        return fail("--mms-config sagemaker: this version has no such preset; name a file.")
+        named = str(_SAGEMAKER)
+    temporary = os.environ.get("TEMP", "")
     problem = (
         absent("--mms-config", named, is_folder=False)
         or absent("--log-config", arguments.log_config, is_folder=False)
         or absent("--model-store", arguments.model_store, is_folder=True)
     )
+    if temporary and not os.path.isdir(temporary):
+        problem = problem or f"Invalid temp directory: {temporary}, please check TEMP environment variable."
     items = [item for argument in arguments.models or [] for item in argument.split(",")]
     # As in the original, a store in the file does not count here.
     if not problem and not arguments.model_store and not all(map(_needs_no_store, items)):

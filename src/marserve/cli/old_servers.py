@@ -70,6 +70,7 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
         foreground: whether to stay until it ends; else this returns at once and the server prints ``STARTED``
             to the same terminal when it is ready.
     """
+    serve.open_standard_streams()
     overrides = {key: value for key, value in flags.items() if value is not None}
     chosen = Path(config) if config else _found(texts.dialect, overrides)
     loaded = load_settings(chosen, overrides, texts.dialect, os.environ)

@@ -35,6 +35,8 @@ INTERRUPTED = 130
 RUNNER = "marserve.server:run"
 #: Seconds between a second signal, which ends a server at once, and the kill.
 _AFTER_SECOND_SIGNAL = 10.0
+#: The word among its arguments by which SageMaker's toolkits find the process of Multi Model Server.
+_MMS_PROCESS = "com.amazonaws.ml.mms.ModelServer"
 #: What stands in the place of doors where a key file is told beside the addresses.
 KEYS = "keys"
 #: Lines of a server's log that are shown when it ends without a word.
@@ -141,6 +143,16 @@ def check_store(settings: Settings) -> None:
 # --- in the background ---------------------------------------------------------------------------------
 
 
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error.
+
+    Else the next file or socket takes such a number, and a server that is started then has it as its console.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def launch(
     settings: Settings,
     pid_file: PidFile,
@@ -163,6 +175,8 @@ def launch(
     command = [sys.executable, "-P", "-m", "marserve.cli.serve", "--runner", RUNNER]
     command += ["--pid-file", str(pid_file.path), "--pid-descriptor", str(pid_file.descriptor)]
     command += ["--message-descriptor", str(-1 if message is None else message), "--announcement", announcement]
+    if settings.dialect == "mms":
+        command.append(_MMS_PROCESS)
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -225,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pid-descriptor", type=int, required=True)
     parser.add_argument("--message-descriptor", type=int, required=True)
     parser.add_argument("--announcement", required=True)
+    parser.add_argument("known_as", nargs="?", help="a word that others look for in the list of processes")
     told = parser.parse_args(argv)
     settings = Settings.from_json(sys.stdin.read())
     _close_stdin()

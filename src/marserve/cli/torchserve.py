@@ -76,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
 def _start(arguments: argparse.Namespace) -> int:
     named = os.environ.get("TS_CONFIG_FILE") or arguments.ts_config
     problem = (
-        absent("--ts-config", named, is_folder=False)
+        _temp_problem(os.environ.get("TEMP", ""))
+        or absent("--ts-config", named, is_folder=False)
         or _store_problem(arguments.model_store, named)
         or absent("--workflow-store", arguments.workflow_store, is_folder=True)
         or absent("--log-config", arguments.log_config, is_folder=False)
@@ -93,6 +94,13 @@ def _start(arguments: argparse.Namespace) -> int:
         "snapshots": "false" if arguments.ncs else None,
     }
     return start(_TEXTS, named, flags, arguments.foreground)
+
+
+def _temp_problem(folder: str) -> str | None:
+    """Return what is wrong with the folder for temporary files that the environment names, as the original does."""
+    if not folder or os.path.isdir(folder):
+        return None
+    return f"Invalid temp directory: {folder}, please check TEMP environment variable."
 
 
 def _store_problem(store: str | None, config: str | None) -> str | None:

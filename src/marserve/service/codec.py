@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from marserve.errors import BadRequest, HandlerFault
 from marserve.service.forms import FORM_TYPES, read_form
@@ -41,8 +41,8 @@ def decode(parts: Sequence[Part], decode_input: bool = True, style: str = NATIVE
     off every value is a bytearray, but a form is still taken apart.
 
     Raises:
-        BadRequest: a form that cannot be taken apart; in native style also JSON that does not parse. The old
-            servers' styles hand such JSON on as raw bytes.
+        BadRequest: a form that cannot be taken apart; in native style also JSON that does not parse and text
+            that is no UTF-8. The old servers' styles hand these on as raw bytes.
     """
     if len(parts) == 1 and decode_input and parts[0][1] == JSON_TYPE and parts[0][0] == b"body":
         return {"body": _decode_json(parts[0][2], style)}
@@ -58,7 +58,7 @@ def decode(parts: Sequence[Part], decode_input: bool = True, style: str = NATIVE
                 row[name.decode("utf-8", "replace")] = _decode_json(body, style)
                 continue
             if mime.startswith(b"text"):
-                row[name.decode("utf-8", "replace")] = _decode_text(body)
+                row[name.decode("utf-8", "replace")] = _decode_text(body, style)
                 continue
         row[name.decode("utf-8", "replace")] = body if type(body) is bytearray else bytearray(body)
     return row
@@ -81,11 +81,13 @@ def spread(parts: Sequence[Part]) -> Sequence[Part]:
     return fields
 
 
-def _decode_text(body: Bytes) -> str:
+def _decode_text(body: Bytes, style: str) -> Union[str, bytearray]:
     """Return a text body; always UTF-8, as the old servers read it."""
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError as error:
+        if style != NATIVE:
+            return bytearray(body)
         raise BadRequest(
             f"The body's content type is text, but byte {error.start} is no UTF-8.",
             "Send UTF-8, or application/octet-stream.",

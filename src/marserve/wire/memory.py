@@ -1,4 +1,4 @@
-"""Keeps the memory of large bodies in the process: handed back and asked for anew, every page of it would fault again."""
+"""Keeps the memory of large bodies in the process: handed back and asked for anew, each page would fault again."""
 
 from __future__ import annotations
 
@@ -16,4 +16,7 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux":
         return False
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    return set_option is not None and all([set_option(name, value) for name, value in _SETTINGS])
+    if set_option is None:
+        return False
+    taken = [set_option(name, value) for name, value in _SETTINGS]
+    return all(taken)

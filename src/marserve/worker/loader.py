@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 #: The names under which old servers' handlers import them, ``ts`` among them.
 COMPAT = str(Path(__file__).resolve().parents[1] / "compat")
+#: What archives for Multi Model Server carry copies of; who has none of his own gets these.
+TEMPLATES = str(Path(COMPAT) / "mms_template")
 #: Handlers that an archive may name without carrying a file.
 BUILT_IN = {
     "onnx_service": "marserve.service.onnx:OnnxService",
@@ -51,6 +53,8 @@ BUILT_IN = {
     "vllm_handler": "ts.torch_handler.vllm_handler",
     "trt_llm_handler": "ts.torch_handler.trt_llm_handler",
 }
+#: Modules of the base classes from before Multi Model Server 1.0.
+_LEGACY = ("mms.model_service.", "ts.model_service.")
 _TIMED_STEPS = (("preprocess", PREPROCESS), ("inference", INFERENCE), ("postprocess", POSTPROCESS))
 
 Handle = Callable[[List[Dict[str, Any]], Context], object]
@@ -107,7 +111,7 @@ def load_entry(
         raise LoadError("The archive names no handler.", "Name one when packing (--handler) or registering.")
     signature = load_signature(folder, manifest.signature_file)
     use_store(context.metrics)
-    module, wanted = _find_module(folder, name)
+    module, wanted = _find_module(folder, name, takes_outside=style == "mms")
     target = getattr(module, wanted or "handle", None)
     if target is None and wanted:
         # Old servers fall back to the only class in silence, and archives in the wild rely on it.
@@ -148,11 +152,17 @@ def stand_in(folder: Path) -> None:
         if place in sys.path:
             sys.path.remove(place)
         sys.path.insert(0, place)
+    if TEMPLATES not in sys.path:
+        sys.path.append(TEMPLATES)
     importlib.invalidate_caches()
 
 
-def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
-    """Import the module of a handler; return it and the name behind the colon."""
+def _find_module(folder: Path, handler: str, takes_outside: bool) -> Tuple[ModuleType, str]:
+    """Import the module of a handler; return it and the name behind the colon.
+
+    Args:
+        takes_outside: whether an absolute path means a file anywhere on the machine, as in Multi Model Server.
+    """
     module_part, wanted = split_handler(handler)
     for candidate in handler_files(handler):
         is_inside = not candidate.startswith("/") and ".." not in candidate.split("/")
@@ -162,6 +172,8 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
     if target:
         module_part, wanted = split_handler(target)
     name = module_part[:-3] if module_part.endswith(".py") else module_part
+    if takes_outside and os.path.isabs(name):
+        _append_path(os.path.dirname(name))
     name = name.rsplit("/", 1)[-1]
     try:
         found = importlib.util.find_spec(name) is not None
@@ -175,6 +187,12 @@ def _find_module(folder: Path, handler: str) -> Tuple[ModuleType, str]:
             "Pack the archive again with the handler's file, or name another handler.",
         )
     return _guarded(handler, partial(importlib.import_module, name)), wanted
+
+
+def _append_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.append(folder)
+        importlib.invalidate_caches()
 
 
 def _import_file(folder: Path, candidate: str) -> ModuleType:
@@ -277,7 +295,7 @@ def _class_entry(cls: type, signature: Optional[Signature], handler: str, contex
             f"{cls.__name__} of {handler} has neither handle(data, context) nor the steps it would consist of.",
             "Write handle(data, context), or preprocess, inference and postprocess with one argument each.",
         )
-    service = _guarded(handler, cls)
+    service = _guarded(handler, partial(_create, cls, context))
     is_ours = isinstance(service, Service)
     if is_ours and signature is not None:
         service.inputs = Inputs(signature.inputs, is_batch_first=signature.form == "mms")
@@ -292,6 +310,21 @@ def _class_entry(cls: type, signature: Optional[Signature], handler: str, contex
     if is_ours and _has_check(service):
         entry.check = service.check
     return entry
+
+
+def _create(cls: type, context: Context) -> Any:
+    """Return an instance; a class from before Multi Model Server 1.0 is told about its model here."""
+    if not any(base.__module__.startswith(_LEGACY) for base in cls.__mro__):
+        return cls()
+    properties = context.system_properties
+    # By name: of Gluon's classes it is not the fourth.
+    named = {"gpu": properties["gpu_id"]} if _takes(cls, "gpu") else {}
+    return cls(context.model_name, properties["model_dir"], context.manifest, **named)
+
+
+def _takes(call: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(call).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _has_check(service: Service) -> bool:

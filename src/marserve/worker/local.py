@@ -27,7 +27,7 @@ from marserve.service.context import Context, RequestInfo
 from marserve.worker.batch import Outcome, run_batch
 from marserve.worker.coroutines import finished
 from marserve.worker.faults import Failure
-from marserve.worker.loader import COMPAT, Entry, load_entry, stand_in
+from marserve.worker.loader import COMPAT, TEMPLATES, Entry, load_entry, stand_in
 from marserve.worker.steps import NoSteps
 
 
@@ -240,7 +240,8 @@ class _Home:
     def _hide(self) -> Dict[str, ModuleType]:
         """Put away the process's modules that bear the names of the archive's, and return them."""
         if not self.modules:
-            return _take(_own_names(self._folder) | _own_names(Path(COMPAT)))
+            places = (self._folder, Path(COMPAT), Path(TEMPLATES))
+            return _take({name for place in places for name in _own_names(place)})
         return {name: sys.modules.pop(name) for name in self.modules if name in sys.modules}
 
 

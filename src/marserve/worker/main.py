@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional
 
 from marserve import logs
 from marserve.wire import frames, page
-from marserve.wire.memory import keep_freed_memory
 from marserve.wire.arena import map_arena
+from marserve.wire.memory import keep_freed_memory
 from marserve.wire.protocol import WORKER, next_state
 from marserve.wire.streams import WorkerStream, close_all, connect, next_frame, receive_with_descriptors, send_all
 from marserve.worker.exits import EXIT_LINK_LOST, EXIT_LOAD_FAILED, EXIT_OK

@@ -73,3 +73,28 @@ def test_a_second_server_is_refused(product: Product, house: House) -> None:
 def test_the_version(product: Product, house: House) -> None:
     told = product.run(house.folder, "torchserve", "--version")
     assert (told.returncode, told.stdout.rsplit(" ", 1)[0]) == (0, "TorchServe Version is")
+
+
+@pytest.mark.row("B1")
+@pytest.mark.row("B3")
+def test_a_start_without_standard_streams(product: Product, house: House) -> None:
+    doors, settings = house.settings()
+    config = house.folder / "test.properties"
+    config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    command = "exec torchserve --start --ncs --model-store store --ts-config test.properties <&- >&- 2>&-"
+    started = subprocess.run(
+        ["sh", "-c", command], cwd=house.folder, env=product.environment(house.folder), timeout=PATIENCE, check=False
+    )
+    assert started.returncode == 0
+    try:
+        until("the inference door is open", lambda: is_open(doors["inference"]))
+    finally:
+        stopped = product.run(house.folder, "torchserve", "--stop")
+    assert stopped.stdout == "TorchServe has stopped.\n"
+    until("the inference door is closed", lambda: not is_open(doors["inference"]))
+
+
+def is_open(port: int) -> bool:
+    """Return whether somebody listens."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0

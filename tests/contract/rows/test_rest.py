@@ -33,6 +33,16 @@ def handle(data, context):
         send_intermediate_predict_response(["piece %d," % number], context.request_ids, "More", 200, context)
     return ["the end"]
 """
+TOLD = """
+import json
+
+def handle(data, context):
+    if data is None:
+        return None
+    for name in ("X-Request-Id", "Cache-Control", "Expires", "Content-Length", "X-Own"):
+        context.set_response_header(0, name, "5")
+    return [json.dumps([repr(data[0]["body"]), context.get_all_request_header(0)["body"]])]
+"""
 SETTINGS = {
     "allowed_urls": "http://127.0.0.1:1/allowed/.*",
     "blacklist_env_vars": ".*SECRET.*|HIDDEN",
@@ -50,8 +60,56 @@ def server(shared_house: House) -> Running:
     shared_house.archive("echo", ECHO)
     shared_house.archive("seen", SEEN)
     shared_house.archive("stream", STREAM)
+    shared_house.archive("told", TOLD)
     environment = {"MY_SECRET_KEY": "1", "HIDDEN": "2", "HIDDEN_NOT": "3", "SEEN": "4"}
-    return shared_house.start("echo.mar", "seen.mar", "stream.mar", settings=SETTINGS, environment=environment)
+    models = ("echo.mar", "seen.mar", "stream.mar", "told.mar")
+    return shared_house.start(*models, settings=SETTINGS, environment=environment)
+
+
+# ---- bodies and headers
+
+
+@pytest.mark.row("E20")
+@pytest.mark.row("E21")
+@pytest.mark.parametrize(
+    ("content_type", "body", "seen"),
+    [
+        ("text/plain", b"a\xff", "bytearray(b'a\\xff')"),
+        ("text/plain; charset=latin-1", "é".encode(), "'é'"),
+        ("application/json; charset=utf-8", b'{"a": 1}', "{'a': 1}"),
+        ("application/json;charset=utf-8", b"\xff", "bytearray(b'\\xff')"),
+    ],
+)
+def test_what_a_handler_sees_of_a_body(server: Running, content_type: str, body: bytes, seen: str) -> None:
+    server.wait_for_workers("told", 1)
+
+    answer = server.ask("/predictions/told", body, headers={"Content-Type": content_type})
+
+    assert answer.json() == [seen, {"content-type": content_type.partition(";")[0]}]
+
+
+@pytest.mark.row("E26")
+@pytest.mark.row("E28")
+def test_the_standing_headers_are_the_servers_alone(server: Running) -> None:
+    server.wait_for_workers("told", 1)
+    connection = http.client.HTTPConnection("127.0.0.1", server.doors["inference"], timeout=PATIENCE)
+    connection.request("POST", "/predictions/told", b"x")
+    headers = [(name.lower(), value) for name, value in connection.getresponse().getheaders()]
+    connection.close()
+
+    names = [name for name, _ in headers]
+    assert len(names) == len(set(names))
+    assert [name for name, value in headers if value == "5"] == ["x-own"]
+
+
+@pytest.mark.row("E28")
+def test_what_is_no_http_is_told_so(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.doors["inference"]), PATIENCE) as raw:
+        raw.sendall(b"GET\r\n\r\n")
+        head, _, body = raw.recv(4096).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(body) == {"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."}
 
 
 # ---- streams

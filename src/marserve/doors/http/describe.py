@@ -71,7 +71,7 @@ def _mms(version: ModelVersion, seen: Seen) -> dict[str, object]:
         "modelName": version.name,
         "modelVersion": version.version if manifest.names_version else None,
         "modelUrl": version.archive.location,
-        "engine": manifest.engine.get("engineName"),
+        "engine": manifest.engine_name or None,
         "runtime": config.runtime,
         "minWorkers": config.min_workers,
         "maxWorkers": config.max_workers,

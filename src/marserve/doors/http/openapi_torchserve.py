@@ -258,7 +258,8 @@ def of_predictions(model: str) -> Json:
     # The first path lacks its "s" there, and the others keep their braces.
     paths = (f"/prediction/{model}", "/v1/models/{model_name}:predict", "/v2/models/{model_name}/infer")
     operations = [Operation(path, "post", model, text, (), {200: ("OK", {})}) for path in paths]
-    return document({"title": f"RESTful API for: {model}"}, marserve.__version__, operations)
+    # The version of this document there, whatever the server's is.
+    return document({"title": f"RESTful API for: {model}"}, "1.0.0", operations)
 
 
 def of_management(model: str) -> Json:

@@ -1,5 +1,6 @@
 """Says what it got, or does what a JSON body asks for with its member ``do``."""
 
+import importlib
 import os
 
 HEADERS = ("explain", "url_path", "describe", "X-Some", "x-request-id")
@@ -14,11 +15,12 @@ def show(value):
 
 def prediction_exception(message, *code):
     """Return the exception that chooses its own status, of whichever server this runs in."""
-    try:
-        from ts.utils.util import PredictionException
-    except ImportError:
-        from marserve import PredictionException
-    return PredictionException(message, *code)
+    for module in ("mms.service", "ts.utils.util"):
+        try:
+            return importlib.import_module(module).PredictionException(message, *code)
+        except ImportError:
+            pass
+    raise RuntimeError("There is no such exception here.")
 
 
 def fail(asked):

@@ -1,0 +1,5 @@
+"""``MetricsStore``: what ``context.metrics`` is."""
+
+from marserve.service.metrics import MetricsStore
+
+__all__ = ["MetricsStore"]

@@ -1,0 +1,1 @@
+"""The messages between Multi Model Server's front end and its workers."""

@@ -1,0 +1,1 @@
+"""What services of Multi Model Server import beside their base classes."""

@@ -1,0 +1,1 @@
+"""Images, arrays and texts for MXNet; each function imports it when it is called."""

@@ -1,0 +1,3 @@
+"""The release of Multi Model Server whose names these are: handlers compare with it."""
+
+__version__ = "1.1.11"
