@@ -48,7 +48,7 @@ test: setup check ## Every test, and the coverage.
 unit contract e2e fault load: setup ## One part of the tests: make unit, make contract, ...
 	@$(BIN)/python -m pytest -q tests/$@
 
-contract-genuine: setup ## Ask the original TorchServe what tests/contract asks marserve (needs Java 17).
+contract-genuine: setup ## Ask the original servers what tests/contract asks marserve (needs Java 17).
 	@$(BIN)/python scripts/contract_genuine.py
 
 bench: archives ## Measure against the floors and print the ratios.

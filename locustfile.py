@@ -212,5 +212,6 @@ KNOWN: dict[str, Callable[[bytes, Any], None]] = {
     "fizbuz_package": judge_fizbuz,
     "fizbuz_torch": judge_fizbuz,
     "fizbuz_script": judge_fizbuz,
+    "fizbuz_mxnet": judge_fizbuz,
     "digits": judge_digits,
 }

@@ -28,6 +28,7 @@ class Recipe:
     Attributes:
         script: writes the weights into the folder that ``--output`` names.
         weights: the file that it writes.
+        beside: what else it writes that goes into the archive.
         packages: distributions whose version changes the weights.
         files: what goes in beside the weights: name in the archive, and where it comes from.
         command: the packing command as a user types it beside the archive's folder; where to and ``-f`` follow.
@@ -42,12 +43,14 @@ class Recipe:
     files: dict[str, str]
     command: str
     sources: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     starts_from: str = ""
 
 
 NUMBERS = {"fizbuz_numbers.py": "handlers/fizbuz_numbers.py"}
 FIZBUZ_TORCH_SERVICE = {"fizbuz_torch_service.py": "handlers/fizbuz_torch_service.py"}
 FIZBUZ_NETWORK = {"network.py": "archives/fizbuz_torch/network.py"}
+MXNET_REQUIREMENTS = {"requirements.txt": "archives/fizbuz_mxnet/requirements.txt"}
 DIGITS_NETWORK = {"network.py": "archives/digits/network.py"}
 
 
@@ -91,6 +94,25 @@ RECIPES = (
         " --serialized-file fizbuz_script/fizbuz_script.pt --handler fizbuz_script/fizbuz_torch_service.py"
         " --extra-files fizbuz_script/fizbuz_numbers.py,fizbuz_script/signature.json"
         " --config-file fizbuz_script/model-config.yaml --export-path",
+        starts_from="fizbuz_torch",
+    ),
+    Recipe(
+        name="fizbuz_mxnet",
+        script="archives/fizbuz_mxnet/export.py",
+        sources=(
+            "archives/fizbuz_mxnet/network.py",
+            "archives/fizbuz_mxnet/model-config.yaml",
+            *MXNET_REQUIREMENTS.values(),
+        ),
+        weights="fizbuz-0000.params",
+        beside=("fizbuz-symbol.json",),
+        packages=("torch",),
+        files={"fizbuz_mxnet_service.py": "handlers/fizbuz_mxnet_service.py"}
+        | NUMBERS
+        | MXNET_REQUIREMENTS
+        | about("fizbuz_mxnet"),
+        command="model-archiver --model-name fizbuz_mxnet --model-path fizbuz_mxnet --handler fizbuz_mxnet_service"
+        " --export-path",
         starts_from="fizbuz_torch",
     ),
     Recipe(
@@ -163,6 +185,7 @@ class Builder:
         weights = self.weights(recipe)
         made = self.store / f"{recipe.name}.mar"
         files = {name: ROOT / source for name, source in recipe.files.items()} | {weights.name: weights}
+        files |= {name: weights.with_name(name) for name in recipe.beside}
         origin = origin_of([*files.values(), ROOT / ARCHIVER_SOURCES], *files, recipe.command)
         if self._is_needed(made, origin):
             folder = self.work / recipe.name
@@ -170,7 +193,9 @@ class Builder:
             folder.mkdir()
             for name, source in files.items():
                 shutil.copyfile(source, folder / name)
-            self._run(f"{recipe.name}: packing", [*shlex.split(recipe.command), str(self.store), "-f"], made, origin)
+            self._run(
+                f"{recipe.name}: packing", [*shlex.split(recipe.command), str(self.store), "-f"], [made], origin
+            )
         return made
 
     def weights(self, recipe: Recipe) -> Path:
@@ -180,10 +205,11 @@ class Builder:
         sources = [ROOT / source for source in (recipe.script, *recipe.sources)]
         versions = [metadata.version(package) for package in recipe.packages]
         origin = origin_of(sources + before, *versions, sys.version)
-        if self._is_needed(made, origin):
+        all_made = [made, *(made.with_name(name) for name in recipe.beside)]
+        if any(self._is_needed(each, origin) for each in all_made):
             start = ["--weights", str(before[0])] if before else []
             command = [sys.executable, str(ROOT / recipe.script), *start, "--output", str(made.parent)]
-            self._run(f"{recipe.name}: {recipe.script}", command, made, origin)
+            self._run(f"{recipe.name}: {recipe.script}", command, all_made, origin)
         return made
 
     def _is_needed(self, made: Path, origin: str) -> bool:
@@ -191,11 +217,11 @@ class Builder:
             return False
         return self.is_forced or not self.stamps.is_fresh(made, origin)
 
-    def _run(self, what: str, command: list[str], made: Path, origin: str) -> None:
+    def _run(self, what: str, command: list[str], made: list[Path], origin: str) -> None:
         """Run one command in the work folder and stamp what it made.
 
         Raises:
-            SystemExit: the command failed, or did not make the file; what it wrote is on the terminal.
+            SystemExit: the command failed, or did not make a file; what it wrote is on the terminal.
         """
         print(what, flush=True)
         started = time.monotonic()
@@ -203,11 +229,13 @@ class Builder:
         # TorchScript writes some sets in the order of their hashes; a fixed seed gives the same bytes each time.
         environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         ended = subprocess.run([program, *command[1:]], cwd=self.work, env=environment, check=False)
-        if ended.returncode or not made.is_file():
+        if ended.returncode or not all(each.is_file() for each in made):
             raise SystemExit(f"{what}: {shlex.join(command)} in {self.work} ended with {ended.returncode}.")
-        self.stamps.add(made, origin)
-        self.made.add(made)
-        print(f"  {made.name}, {made.stat().st_size / 1e3:.0f} kB, {time.monotonic() - started:.1f} s", flush=True)
+        for each in made:
+            self.stamps.add(each, origin)
+            self.made.add(each)
+        size = sum(each.stat().st_size for each in made)
+        print(f"  {made[0].name}, {size / 1e3:.0f} kB, {time.monotonic() - started:.1f} s", flush=True)
 
 
 def main() -> None:

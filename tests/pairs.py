@@ -106,7 +106,7 @@ TORCHSERVE = Original(
     },
     doors=("inference", "management", "metrics"),
     other_ports=("grpc_inference_port", "grpc_management_port"),
-    manifest={"runtime": "python", "archiverVersion": "0.12.0"},
+    manifest={"createdOn": "01/01/2026 00:00:00", "runtime": "python", "archiverVersion": "0.12.0"},
     model={"modelVersion": "1.0"},
     hidden=("TS_", "MARSERVE_"),
 )
@@ -140,6 +140,7 @@ STANDING = {
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: What differs from run to run, in the bodies of both sides.
 VARYING = (
+    (r'\\"[^" ]*/(\w+\.py)\\"', r'\\"<unpacked>/\1\\"'),
     (r"[0-9a-f]{64}", "<digest>"),
     (UUID, "<uuid>"),
     (r'"(pid|memoryUsage)": \d+', r'"\1": <number>'),

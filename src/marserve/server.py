@@ -13,7 +13,9 @@ import shutil
 import signal
 import socket
 import tempfile
+import uuid
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 
 from marserve import __version__
@@ -35,7 +37,9 @@ from marserve.doors.http.sagemaker import SageMaker
 from marserve.doors.http.tls import TlsContext, tls_context, tls_context_of
 from marserve.errors import ShuttingDown
 from marserve.metrics.collector import Collector
+from marserve.metrics.command import HostCommand
 from marserve.metrics.definitions import SHIPPED, Definitions, read_definitions
+from marserve.metrics.lines import OnLine, PrintedMetrics
 from marserve.metrics.phrases import Phrases
 from marserve.metrics.simpleclient import java_double
 from marserve.metrics.system import HostWatch
@@ -44,13 +48,13 @@ from marserve.models.model import House, OpenedArchive, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
-from marserve.planes.resolving import Precedence
+from marserve.planes.resolving import Precedence, Registration
 from marserve.planes.snapshots import Snapshots
 from marserve.planes.startup import chosen, load, remembered
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.guard import Guard
-from marserve.supervisor.helper import run_helper
+from marserve.supervisor.helper import remove_folder, run_helper
 from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import adopt_orphans, end_orphans
@@ -76,8 +80,8 @@ OnReady = Callable[[list[str]], None]
 def run(settings: Settings, *, ready: OnReady | None = None) -> int:
     """Serve until a signal ends it; return the exit code.
 
-    The first SIGTERM or SIGINT drains: nothing new is accepted, what was accepted is answered. A second one ends
-    everything at once.
+    The first SIGTERM, SIGINT or SIGHUP drains: nothing new is accepted, what was accepted is answered. A second
+    SIGTERM or SIGINT ends everything at once. SIGHUP stays ignored where it is, as under nohup.
 
     Raises:
         ServeError: it could not start; says what to change.
@@ -122,10 +126,12 @@ class Server:
         self._cache, why = writable_root(settings.cache_folder, runtime / "archives")
         if why:
             log.warning(
-                "cache_folder %s cannot be used (%s): archives are unpacked anew at every start.",
+                "cache_folder %s cannot be used (%s): archives and their environments are made anew at every start.",
                 settings.cache_folder,
                 why,
             )
+        #: Old handlers write into their model's folder: each model has its own, which ends with it.
+        self._models = runtime / "models"
         self._registry = Registry()
         self._gate = Gate(runtime / "gate.sock")
         self._guard = Guard(runtime)
@@ -135,7 +141,7 @@ class Server:
         self._observer = Collector(settings.access_log, self._tally)
         environment = worker_environment(settings)
         house = House(
-            starter=Spawner(_worker_line, runtime, self._guard),
+            starter=Spawner(self._on_worker_line(), runtime, self._guard),
             gate=self._gate,
             crowd=Crowd(os.cpu_count() or 1, POLL),
             observer=Phrases(self._observer) if settings.dialect == "torchserve" else self._observer,
@@ -152,7 +158,7 @@ class Server:
                 "envelope": "" if settings.service_envelope == "none" else settings.service_envelope,
                 "max_response_bytes": settings.max_response_size,
                 "id_prefix": self.inference.id_prefix,
-                "server_version": __version__,
+                "server_version": self._dialect.version,
                 "log_level": settings.log_level,
                 "metrics": [] if definitions is None else definitions.rows_of_models(),
             },
@@ -192,6 +198,7 @@ class Server:
             precedence=Precedence(
                 archive_sets_workers=settings.dialect == "torchserve",
                 archive_sets_timeouts=settings.dialect == "torchserve" and not settings.prefer_timeout_parameters,
+                takes_odd_numbers=settings.dialect != "native",
             ),
             names_after_file=settings.dialect != "native",
             takes_bare=settings.dialect == "torchserve",
@@ -210,10 +217,13 @@ class Server:
             self._keys = Keys(settings.token_expiration_min, self._key_file.write)
         self._listeners: list[Listener] = []
 
-    async def _open(self, location: str) -> OpenedArchive:
+    async def _open(self, wanted: Registration) -> OpenedArchive:
         """Fetch, check and unpack an archive in a helper process."""
-        settings = self._settings
+        settings, location = self._settings, wanted.location
         arguments = ["--root", str(self._cache), "--location", location]
+        own = self._models / uuid.uuid4().hex if settings.dialect != "native" else None
+        if own is not None:
+            arguments += ["--own", str(own)]
         if settings.model_store is not None:
             arguments += ["--store", str(settings.model_store.resolve())]
         for pattern in settings.allowed_urls:
@@ -225,7 +235,18 @@ class Server:
         arguments += ["--environments", str(self._cache / "environments")]
         if settings.install_py_dep_per_model:
             arguments.append("--install")
-        found = await run_helper("marserve.archive.cache", arguments, dict(os.environ))
+        if settings.install_python:
+            arguments.append("--download-python")
+        if wanted.is_signed and _is_web(location):
+            arguments.append("--sign")
+        elif wanted.is_signed:
+            log.warning("%s: s3_sse_kms has no effect: it is not downloaded.", location)
+        try:
+            found = await run_helper("marserve.archive.cache", arguments, dict(os.environ), partial(log.info, "%s"))
+        except BaseException:
+            if own is not None:  # the helper may have been killed over it
+                await remove_folder(str(own))
+            raise
         warnings = found.get("warnings")
         for warning in warnings if isinstance(warnings, list) else ():
             log.warning("%s: %s", location, warning)
@@ -239,14 +260,17 @@ class Server:
             signature=Signature.parse(signature) if signature else None,
             config=config if isinstance(config, dict) else {},
             python=str(found.get("python") or ""),
+            is_alone=bool(found.get("is_alone")),
             # TorchServe's users register a URL again and again; in its store nothing outlives its model.
             download=str(found["source"]) if settings.dialect == "torchserve" and _is_web(location) else "",
+            own_folder=str(own) if found["path"] == str(own) else "",
         )
 
     async def serve(self, ready: OnReady | None) -> int:
         """Start, serve, stop; return the exit code."""
         runtime = runtime_folder()
         try:
+            log.info("marserve %s, dialect %s", __version__, self._dialect.name)
             self._build(runtime)
             stop = asyncio.Event()
             self._handle_signals(stop)
@@ -272,13 +296,25 @@ class Server:
         """Begin to read the host for its metrics, where an old server's are wanted."""
         if self._tally is None or self._settings.disable_system_metrics:
             return None
-        watch = HostWatch(self._tally.host_read, self._settings.metric_time_interval)
-        return asyncio.get_running_loop().create_task(watch.run())
+        command, interval = self._settings.system_metrics_cmd, self._settings.metric_time_interval
+        if command:
+            watching = HostCommand(command, self._tally.host_told, interval).run()
+        else:
+            watching = HostWatch(self._tally.host_read, interval).run()
+        return asyncio.get_running_loop().create_task(watching)
+
+    def _on_worker_line(self) -> OnLine:
+        """Return what takes the lines that workers print; TorchServe looks for metrics among them."""
+        if self._settings.dialect != "torchserve":
+            return _worker_line
+        return PrintedMetrics(self._observer.metrics_reported, _worker_line)
 
     def _handle_signals(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
 
         def on_signal(number: signal.Signals) -> None:
+            if number == signal.SIGHUP and self._signals:
+                return  # of a terminal that goes away both the kernel and the shell tell
             self._signals += 1
             if self._signals == 1:
                 log.info("%s: draining. A second signal ends everything at once.", number.name)
@@ -291,8 +327,9 @@ class Server:
             self._key_file.remove()
             os._exit(128 + number)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, on_signal, number)
 
     async def _open_doors(self) -> list[str]:
         settings = self._settings

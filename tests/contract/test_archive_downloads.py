@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from marserve.archive.s3 import VARIABLES, Credentials, authorization
 from marserve.archive.store import resolve
-from marserve.errors import ArchiveError, ModelNotFound
+from marserve.errors import ArchiveError, DownloadError, ModelNotFound
 
+KEYS = Credentials("AKIDEXAMPLE", "secret", "eu-west-1")
+MOVED = {"/moved.mar": "/m.mar", "/moved_signed.mar": "/signed.mar?partNumber=1"}
 ALLOWED = ["http://127\\.0\\.0\\.1:[0-9]+/.*"]
 
 
@@ -25,16 +28,23 @@ def an_archive() -> bytes:
 
 
 class _Origin(BaseHTTPRequestHandler):
-    """Answers by path: an archive, junk, half an archive, a redirection or an error."""
+    """Answers by path: an archive, junk, half an archive, a redirection or an error; signed, to who has signed."""
 
     def do_GET(self) -> None:
         path, body = self.path.split("?")[0], an_archive()
+        if path.startswith("/signed") and not self._is_signed():
+            fault = b"<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(fault)))
+            self.end_headers()
+            self.wfile.write(fault)
+            return
         if path == "/gone.mar":
             self.send_error(404)
             return
         if path.startswith("/moved"):
             self.send_response(302)
-            self.send_header("Location", "/m.mar" if path == "/moved.mar" else "http://elsewhere.invalid/m.mar")
+            self.send_header("Location", MOVED.get(path, "http://elsewhere.invalid/m.mar"))
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -45,6 +55,15 @@ class _Origin(BaseHTTPRequestHandler):
             self.wfile.write(b"x" * len(body))
         else:
             self.wfile.write(body[: len(body) // 2] if path == "/cut.mar" else body)
+
+    def _is_signed(self) -> bool:
+        """Tell whether this very request carries the signature that the right keys give."""
+        names = ("Host", "x-amz-content-sha256", "x-amz-date")
+        headers = {name: self.headers.get(name, "") for name in names}
+        if not headers["x-amz-date"]:
+            return False
+        url = f"http://{headers['Host']}{self.path}"
+        return self.headers.get("Authorization") == authorization(url, headers, KEYS)
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""
@@ -116,3 +135,36 @@ def test_stored_file_is_replaced_when_that_is_wanted(tmp_path: Path, origin: str
     resolve(f"{origin}/m.mar", tmp_path, ALLOWED, replace=True)
 
     assert (tmp_path / "m.mar").read_bytes() == an_archive()
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the right keys into the environment."""
+    for name, value in zip(VARIABLES, (KEYS.key_id, KEYS.secret, KEYS.region), strict=True):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("name", ["signed.mar", "signed%20one.mar", "moved_signed.mar"])
+def test_signed_download_is_what_s3_asks_for_also_behind_a_redirection(
+    tmp_path: Path, origin: str, name: str
+) -> None:
+    found = resolve(f"{origin}/{name}", tmp_path, ALLOWED, sign=True)
+
+    assert found.read_bytes() == an_archive()
+
+
+@pytest.mark.usefixtures("keys")
+def test_wrong_keys_and_missing_ones_are_told_apart(
+    tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{origin}/signed.mar"
+    with pytest.raises(DownloadError, match="The origin answered 403 SignatureDoesNotMatch"):
+        resolve(url, tmp_path, ALLOWED)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(DownloadError, match="The origin answered 403 SignatureDoesNotMatch"):
+        resolve(url, tmp_path, ALLOWED, sign=True)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(DownloadError, match="s3_sse_kms needs AWS_DEFAULT_REGION in the environment"):
+        resolve(url, tmp_path, ALLOWED, sign=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Every row of TorchServe's feature table is on the migration page, and what works is held by a pair or a test."""
+"""Every row of the old servers' feature tables is on the migration page, and what works is held by a test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import pytest
 import pairs
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
-#: The letters of the table, and how many rows each has.
-ROWS = [
+#: The letters of TorchServe's table, and how many rows each has.
+_TORCHSERVE_ROWS = [
     f"{letter}{number}"
     for letter, count in {"A": 13, "B": 13, "C": 16, "D": 11, "E": 30, "F": 27, "H": 16, "K": 5, "L": 9}.items()
     for number in range(1, count + 1)
 ] + ["I1", "I2", "I3", "I8", "I9"]
+ROWS = [*_TORCHSERVE_ROWS, *(f"M{number}" for number in range(1, 80))]
+#: Where the tests are of those rows that no story holds; what needs MXNet is tested against a stub.
+_TESTS = Path(__file__).parents[1]
+TESTS = [*(_TESTS / "contract" / "rows").rglob("test_*.py"), _TESTS / "unit" / "test_compat_mms.py"]
 #: How a row of the page says how it is here.
 VERDICTS = ("same", "better", "not supported")
 
@@ -31,8 +35,9 @@ def page_rows() -> dict[str, str]:
 
 def rows_of_tests() -> set[str]:
     """Return the rows that stories and marked tests hold."""
-    held = {story["row"] for path in pairs.files() for story in json.loads(path.read_text())["stories"]}
-    for path in (Path(__file__).parent / "rows").glob("test_*.py"):
+    files = [path for original in pairs.ORIGINALS for path in pairs.files(original)]
+    held = {story["row"] for path in files for story in json.loads(path.read_text())["stories"]}
+    for path in TESTS:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.row":
                 held |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}

@@ -40,8 +40,8 @@ def word(number: int) -> str:
     return ("Fiz" if number % 3 == 0 else "") + ("Buz" if number % 5 == 0 else "") or str(number)
 
 
-@pytest.mark.parametrize("model", ["fizbuz_package", "fizbuz_torch", "fizbuz_script"])
-def test_every_number_is_answered_right_and_the_same_by_all_three(server: LiveServer, model: str) -> None:
+@pytest.mark.parametrize("model", ["fizbuz_package", "fizbuz_torch", "fizbuz_script", "fizbuz_mxnet"])
+def test_every_number_is_answered_right_and_the_same_by_all(server: LiveServer, model: str) -> None:
     def ask(number: int) -> bytes:
         answer = server.predict(model, {"input.1": number})
         assert answer.status_code == 200, answer.text
@@ -86,7 +86,7 @@ def test_invocations_finds_the_model_by_query_and_by_form_field(server: LiveServ
 def test_ping_models_and_metrics_tell_what_is_served(server: LiveServer) -> None:
     assert server.client.get(server.inference + "/ping").json() == {"status": "Healthy"}
     names = [model["modelName"] for model in server.manage("GET", "/models").json()["models"]]
-    assert names == ["digits", "fizbuz_package", "fizbuz_script", "fizbuz_torch"]
+    assert names == ["digits", "fizbuz_mxnet", "fizbuz_package", "fizbuz_script", "fizbuz_torch"]
     server.predict("digits", content=b"no picture", headers={"content-type": "image/png"})
     text = server.client.get(server.metrics + "/metrics").text
     assert 'marserve_workers{model="digits",state="ready",version="1.0"} 1.0' in text

@@ -58,8 +58,9 @@ def store(built):
 
 @pytest.fixture(scope="module")
 def loaded(store):
-    """Every archive, loaded."""
-    archives = {path.stem: marserve.load(path, batch_size=32) for path in store.glob("*.mar")}
+    """Every archive that runs in the server's own environment, loaded."""
+    wanted = [path for path in store.glob("*.mar") if path.stem != "fizbuz_mxnet"]
+    archives = {path.stem: marserve.load(path, batch_size=32) for path in wanted}
     yield archives
     for archive in archives.values():
         archive.close()
@@ -68,10 +69,11 @@ def loaded(store):
 pytestmark = pytest.mark.timeout(BUILD_TIMEOUT + 60)
 
 
-def test_the_build_makes_four_archives_and_says_what_it_does(built):
+def test_the_build_makes_all_archives_and_says_what_it_does(built):
     folder, printed = built
     assert sorted(path.name for path in (folder / "store").iterdir()) == [
         "digits.mar",
+        "fizbuz_mxnet.mar",
         "fizbuz_package.mar",
         "fizbuz_script.mar",
         "fizbuz_torch.mar",
@@ -90,9 +92,10 @@ def test_a_second_build_makes_nothing(built):
 
 def test_training_again_gives_the_same_bytes(built, tmp_path):
     folder, _ = built
-    build(tmp_path, "--only", "fizbuz_package", "--only", "fizbuz_script")
+    again = ["fizbuz_mxnet", "fizbuz_package", "fizbuz_script"]
+    build(tmp_path, *(word for name in again for word in ("--only", name)))
     made = sorted((tmp_path / "store").iterdir())
-    assert [path.stem for path in made] == ["fizbuz_package", "fizbuz_script"]
+    assert [path.stem for path in made] == again
     assert [sha256(path) for path in made] == [sha256(folder / "store" / path.name) for path in made]
 
 

@@ -693,9 +693,8 @@ def test_a_cache_that_cannot_be_written(store: Path, tmp_path: Path) -> None:
             archive.write(path, path.relative_to(store / "single"))
     with serving(store, "single", cache=tmp_path / "file" / "cache") as server:
         answer = server.manage("POST", "/models?url=packed.mar&model_name=packed&initial_workers=1&synchronous=true")
-        assert answer.status_code >= 400
-        assert str(tmp_path / "file") in answer.json()["message"]
-        assert server.manage("GET", "/models/packed").status_code == 404
+        assert answer.status_code == 200, answer.text
+        assert f"cache_folder {tmp_path / 'file' / 'cache'} cannot be used" in server.log
         at_rest(server, "single")
 
 

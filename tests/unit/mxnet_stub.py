@@ -35,6 +35,10 @@ class Array:
     def wait_to_read(self) -> None:
         pass
 
+    def softmax(self) -> Array:
+        raised = np.exp(self.values)
+        return Array(raised / raised.sum(axis=-1, keepdims=True))
+
     def __getitem__(self, key: Any) -> Array:
         return Array(self.values[key])
 

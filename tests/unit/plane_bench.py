@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from marserve.archive.manifest import Manifest
 from marserve.batching.job import JobKind
 from marserve.errors import ModelNotFound
@@ -18,9 +20,9 @@ from marserve.testing import GOOD, FakeStarter, RecordingObserver, RecordingRepl
 NATIVE = RESTARTS["native"]
 
 
-def archive(name="digits", version="1.0", handler="service.py", **config):
+def archive(name="digits", version="1.0", handler="service.py", own_folder="", **config):
     manifest = Manifest(model_name=name, version=version, handler=handler)
-    return OpenedArchive(f"{name}.mar", f"/models/{name}", "", manifest, None, config)
+    return OpenedArchive(f"{name}.mar", f"/models/{name}", "", manifest, None, config, own_folder=own_folder)
 
 
 class PlaneBench:
@@ -60,6 +62,7 @@ class PlaneBench:
             VersionConfig(**defaults),
             is_open=is_open,
             unregister_timeout=unregister_timeout,
+            remove=self.remove,
             **(management or {}),
         )
         self.inference = InferencePlane(self.registry)
@@ -70,10 +73,13 @@ class PlaneBench:
         self.store[location] = archive(**given)
         return location
 
-    async def open(self, location):
-        if location not in self.store:
-            raise ModelNotFound(f"Model not found in model store: {location}")
-        return self.store[location]
+    async def open(self, wanted):
+        if wanted.location not in self.store:
+            raise ModelNotFound(f"Model not found in model store: {wanted.location}")
+        return self.store[wanted.location]
+
+    async def remove(self, folder):
+        shutil.rmtree(folder)
 
     def predict(self, body=b"x", name="digits", version=None):
         """Start a job and return its reply."""

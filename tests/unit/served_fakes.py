@@ -100,6 +100,7 @@ class FakeVersion:
         self.archive = archive
         self.config = config
         self.loaded_at_startup = False
+        self.is_restored = False
         self.queue = JobQueue(config.queue_size, BatchPolicy(config.batch_size, config.max_batch_delay))
         self.pool = FakePool(f"{name}:{version}")
 
@@ -122,10 +123,10 @@ class FakeManagement(ManagementPlane):
         self.open_failure: BaseException | None = None
         self.version = "1.0"
 
-    async def _open(self, location: str) -> OpenedArchive:
+    async def _open(self, wanted: Registration) -> OpenedArchive:
         if self.open_failure is not None:
             raise self.open_failure
-        return archive_of(location, version=self.version)
+        return archive_of(wanted.location, version=self.version)
 
     def _add(self, name, wanted, archive, at_startup):
         self.registry.check_free(name, archive.manifest.version)

@@ -219,6 +219,42 @@ def test_refused_archive_leaves_nothing_in_the_cache(
     assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"hashes.json"}
 
 
+def test_an_archive_may_have_a_folder_of_its_own_and_the_cache_stays_empty(tmp_path: Path) -> None:
+    archive, cache = make_archive(tmp_path / "m.mar"), Cache(tmp_path / "cache")
+    one, two = (cache.open(archive, tmp_path / "models" / name) for name in ("one", "two"))
+
+    (one.path / "service.py").write_text("changed")
+
+    assert (one.path, two.path) == (tmp_path / "models" / "one", tmp_path / "models" / "two")
+    assert (two.path / "service.py").read_text() != "changed"
+    assert (one.sha256, two.config["batchSize"]) == ("", 4)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_junk_of_its_own_is_an_empty_folder_and_a_folder_stays_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "junk.mar").write_text("junk")
+    (tmp_path / "folder").mkdir()
+    cache = Cache(tmp_path / "cache", is_lenient=True)
+
+    assert list(cache.open(tmp_path / "junk.mar", tmp_path / "models" / "one").path.iterdir()) == []
+    assert cache.open(tmp_path / "folder", tmp_path / "models" / "two").path == tmp_path / "folder"
+    assert not (tmp_path / "models" / "two").exists()
+
+
+def test_refused_archive_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    broken = make_archive(tmp_path / "broken.mar", {"signature.json": '{"inputs": [{"name": "x"}]}'})
+    cut = tmp_path / "cut.mar"
+    cut.write_bytes(make_archive(tmp_path / "m.mar").read_bytes()[:300])
+    (tmp_path / "file").touch()
+
+    for archive, error in ((broken, SignatureError), (cut, ArchiveError)):
+        with pytest.raises(error):
+            Cache(tmp_path / "cache").open(archive, tmp_path / "own")
+        assert not (tmp_path / "own").exists()
+    with pytest.raises(ArchiveError, match="could not be unpacked into"):
+        Cache(tmp_path / "cache").open(tmp_path / "m.mar", tmp_path / "file" / "own")
+
+
 def test_junk_is_an_empty_archive_to_the_lenient_alone(tmp_path: Path) -> None:
     junk = tmp_path / "junk.mar"
     junk.write_text("no archive at all")
@@ -333,7 +369,7 @@ def test_command_prints_errors_as_json(
 def test_command_tells_of_a_bug_as_json_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cache, "open", lambda self, archive: 1 / 0)
+    monkeypatch.setattr(Cache, "open", lambda self, *given: 1 / 0)
 
     assert main(["--root", str(tmp_path), "--archive", "x"]) == 1
 

@@ -46,6 +46,8 @@ def test_sound_archive_has_no_problems() -> None:
         ({}, {"signature.json": b'{"inputs": []}'}, "outputs"),
         ({"configFile": "c.yaml"}, {"c.yaml": b"a: [1"}, "c.yaml is no valid YAML"),
         ({"configFile": "c.yaml"}, {"c.yaml": b"- 1"}, "c.yaml has no keys"),
+        ({"configFile": "c.yaml"}, {"c.yaml": b"python: 3.10"}, "the number 3.1"),
+        ({"configFile": "c.yaml"}, {"c.yaml": b"requirements: r.txt"}, "names 'r.txt' as requirements"),
     ],
 )
 def test_each_problem_is_told(model: dict[str, object], change: dict[str, Source], told: str) -> None:

@@ -107,6 +107,7 @@ def test_sentences() -> None:
     assert nlp.encode_sentences([["a", "b"]], invalid_label=0) == ([[1, 2]], {"\n": 0, "a": 1, "b": 2})
 
 
+@pytest.mark.row("M69")
 def test_a_sentence_is_filled_up_to_a_length_of_the_module(mxnet: object) -> None:
     batch = imported("mms.utils.mxnet.nlp").pad_sentence([4, 5, 6], [2, 4, 8], layout="TN")
 
@@ -114,6 +115,7 @@ def test_a_sentence_is_filled_up_to_a_length_of_the_module(mxnet: object) -> Non
     assert (batch.bucket_key, batch.provide_data[0].shape) == (4, (4, 1))
 
 
+@pytest.mark.row("M70")
 def test_shapes_are_held_against_the_signature(mxnet: object) -> None:
     check = imported("mms.model_service.mxnet_model_service").check_input_shape
     array = imported("mxnet").nd.array
@@ -155,6 +157,7 @@ def answers(folder: Path, bodies: list[bytes], monkeypatch: pytest.MonkeyPatch, 
     return [json.loads(each.body) if each.error is None else each.error.message for each in outcomes]
 
 
+@pytest.mark.row("M68")
 @pytest.mark.parametrize("module", ["mxnet_vision_service", "mxnet_vision_batching"])
 def test_a_picture_that_is_none_fails_alone(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mxnet: object
@@ -185,6 +188,32 @@ def test_a_service_from_before_1_0(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     assert found[0][0]["class"] == "green"  # type: ignore[index]
     assert Module.bound == [("picture", (1, 3, 2, 2))]
+
+
+@pytest.mark.row("M69")
+def test_a_network_of_gluon(tmp_path: Path, mxnet: object) -> None:
+    archive(tmp_path, "", {"runtime": "python", "model": {"modelName": "m", "handler": "x"}})
+    array, loaded = imported("mxnet").nd.array, []
+
+    class Network:
+        def load_parameters(self, path: str, ctx: object) -> None:
+            loaded.append((path, ctx))
+
+        def __call__(self, data: object) -> object:
+            return array(data.values[:, :, 0, 0] * 255)  # type: ignore[attr-defined]
+
+    service = imported("gluon_base_service").GluonBaseService()
+    service.net, service.param_filename = Network(), "net.params"
+    context = Context("m", str(tmp_path), {}, 2)
+    service.initialize(context)
+
+    found = service.handle([{"picture": RED}, {"body": GREEN}], context)
+
+    assert loaded == [(str(tmp_path / "net.params"), "cpu")]
+    assert [answer[0]["class"] for answer in found] == ["red", "green"]
+    for row, said in (({}, "no input picture"), ({"picture": b"none at all"}, "Corrupted image input")):
+        with pytest.raises(InvalidData, match=said):
+            service.handle([row], context)
 
 
 def test_steps_and_their_times() -> None:

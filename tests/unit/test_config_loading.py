@@ -518,6 +518,25 @@ def test_two_names_for_one_model_are_an_error_natively_and_a_location_for_the_ol
     assert load_settings("load_models=a=http://h/m.mar?b=c").settings.load_models[0].name == "a"
 
 
+@pytest.mark.parametrize(
+    ("models", "told", "loaded"),
+    [
+        ("a.mar,b=", "load_models has no location after b=.", ("a.mar", "")),
+        ("all,a.mar", "load_models names models beside all, which is every archive", ("all", "a.mar")),
+    ],
+)
+def test_what_load_models_cannot_load_is_an_error_natively_and_a_warning_for_the_old_servers(
+    models: str, told: str, loaded: tuple[str, ...]
+) -> None:
+    text = f"model_store=store\nload_models={models}"
+    with pytest.raises(ConfigError, match=told):
+        load_settings(text)
+    for dialect in ("torchserve", "mms"):
+        found = load_settings(text, dialect=dialect)
+        assert [warning for warning in found.warnings if warning.startswith(told)]
+        assert tuple(model.location for model in found.settings.load_models) == loaded
+
+
 def test_snapshots_need_a_folder() -> None:
     with pytest.raises(ConfigError, match="snapshots has no effect: log_location names no folder"):
         load_settings("snapshots=true")

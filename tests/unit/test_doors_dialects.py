@@ -1,10 +1,12 @@
 """The dialects' statuses, texts and bodies, byte by byte."""
 
 import json
+import re
 
 import pytest
 from starlette.applications import Starlette
 
+from marserve import __version__
 from marserve.doors.http.application import HttpApplication, https_only
 from marserve.doors.http.dialects import DIALECTS, MMS, NATIVE, TORCHSERVE, Dialect, status_phrase
 from marserve.errors import (
@@ -332,8 +334,19 @@ def test_what_plain_http_gets_of_an_https_address() -> None:
     assert json.loads(body)["hint"] == "Begin the URL with https://."
 
 
+def test_clients_are_told_the_release_whose_contract_is_kept() -> None:
+    assert (TORCHSERVE.version, MMS.version, NATIVE.version) == ("0.12.0", "1.1.11", __version__)
+
+
 def test_what_is_no_http_is_refused_in_the_old_servers_words() -> None:
     for dialect, text in ((TORCHSERVE, "Invalid HTTP message."), (MMS, "Invalid HTTP message."), (NATIVE, "No URL.")):
         head, body = HttpApplication(Starlette(), None, dialect).refuse(400, "No URL.")
         assert b"content-type: application/json\r\n" in head
         assert json.loads(body)["message"] == text
+
+
+def test_a_refusal_by_the_connection_has_an_id_too() -> None:
+    for dialect in DIALECTS.values():
+        for status in (400, 431):
+            head, _ = HttpApplication(Starlette(), None, dialect).refuse(status, "No.")
+            assert re.search(rb"^x-request-id: [0-9a-f-]{36}\r$", head, re.MULTILINE)

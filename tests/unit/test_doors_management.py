@@ -197,13 +197,36 @@ def test_natively_a_wrong_parameter_is_named_with_what_is_allowed(target: str, n
 def test_to_the_old_servers_clients_a_malformed_number_counts_as_not_given(dialect: str, caplog) -> None:
     served = Served(dialect)
 
-    answer = served.ask("POST", "/models?url=digits.mar&batch_size=nan&response_timeout=-1&s3_sse_kms=false")
+    answer = served.ask("POST", "/models?url=digits.mar&batch_size=nan&response_timeout=-1&spare=false")
 
     assert answer.status == 200
     (asked,) = served.management.asked
     assert (asked.batch_size, asked.response_timeout) == (None, None)
-    for name in ("batch_size", "response_timeout", "s3_sse_kms"):
+    for name in ("batch_size", "response_timeout", "spare"):
         assert name in caplog.text
+
+
+@pytest.mark.parametrize(("dialect", "told"), [("native", True), ("torchserve", False)])
+def test_what_a_snapshot_brings_back_was_loaded_at_start_but_for_torchserves_clients(
+    dialect: str, told: bool
+) -> None:
+    served = Served(dialect)
+    version = served.add("m")
+    version.loaded_at_startup = True
+    assert served.ask("GET", "/models/m").json[0]["loadedAtStartup"]
+
+    version.is_restored = True
+
+    assert served.ask("GET", "/models/m").json[0]["loadedAtStartup"] is told
+
+
+@pytest.mark.parametrize(("dialect", "is_signed"), [("native", True), ("torchserve", True), ("mms", False)])
+def test_a_download_is_signed_where_that_is_asked_for_and_known(dialect: str, is_signed: bool) -> None:
+    served = Served(dialect)
+
+    served.ask("POST", "/models?url=digits.mar&s3_sse_kms=true")
+
+    assert served.management.asked[0].is_signed is is_signed
 
 
 @pytest.mark.parametrize("dialect", OLD)
@@ -519,26 +542,40 @@ def describing(end) -> tuple[Answer, DescribingPool]:
     return served.ask("GET", "/models/m?customized=true"), pool
 
 
-def test_a_description_of_the_services_own_keeps_its_nulls() -> None:
-    answer, pool = describing(lambda reply: reply.answer(200, b"", (), b'{"a": null}'))
+def test_a_description_of_the_services_own() -> None:
+    answer, pool = describing(lambda reply: reply.answer(200, b"", (), b'{"a": null, "b": [null, {"c": null}]}'))
 
-    assert (answer.status, answer.json[0]["customizedMetadata"]) == (200, {"a": None})
+    assert (answer.status, answer.json[0]["customizedMetadata"]) == (200, {"b": [None, {}]})
     assert pool.kinds == [JobKind.DESCRIBE]
 
 
+def test_status_and_headers_of_a_description_are_the_services_choice() -> None:
+    headers = (b"content-type", b"text/own", b"x-own", b"1")
+
+    answer, _ = describing(lambda reply: reply.answer(203, b"", headers, b"{}"))
+
+    assert (answer.status, answer.json[0]["customizedMetadata"]) == (203, {})
+    assert (answer.headers["content-type"], answer.headers["x-own"]) == ("text/own", "1")
+
+
+@pytest.mark.parametrize("said", [b"null", b"no JSON", b"5", b"[1]", b"\xff"])
+def test_a_description_that_is_no_object_is_an_empty_one(said: bytes) -> None:
+    answer, _ = describing(lambda reply: reply.answer(200, b"", (), said))
+
+    assert (answer.status, answer.json[0]["customizedMetadata"]) == (200, {})
+
+
 @pytest.mark.parametrize(
-    "end",
+    ("end", "status", "message"),
     [
-        lambda reply: reply.answer(200, b"", (), b"null"),
-        lambda reply: reply.answer(200, b"", (), b"no JSON"),
-        lambda reply: reply.fail(HandlerFault("It raised.")),
-        lambda reply: reply.start(200, b"", ()),
+        (lambda reply: reply.fail(HandlerFault("It raised.")), 503, "Prediction failed"),
+        (lambda reply: reply.start(200, b"", ()), 500, "Failed to get customized model matadata."),
     ],
 )
-def test_a_service_that_does_not_describe_itself(end) -> None:
+def test_a_service_that_does_not_describe_itself(end, status: int, message: str) -> None:
     answer, _ = describing(end)
 
-    assert (answer.status, answer.json["message"]) == (500, "Failed to get customized model matadata.")
+    assert (answer.status, answer.json["message"]) == (status, message)
 
 
 def test_without_a_worker_nobody_describes() -> None:

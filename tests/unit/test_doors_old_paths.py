@@ -1,10 +1,13 @@
 """The paths of predictions that TorchServe's clients know, and what becomes of the query."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from marserve.batching.job import JobKind
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
+from marserve.errors import BadRequest, ModelNotFound
 from marserve.metrics.collector import Collector
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
@@ -82,6 +85,37 @@ def test_the_query_is_input_where_it_was(path: bytes) -> None:
 @pytest.mark.parametrize("path", [b"/predictions/m", b"/explanations/m/1.0", b"/v1/models/m:predict"])
 def test_the_query_is_no_input_elsewhere(path: bytes) -> None:
     assert lane("torchserve", path + b"?a=1")._inputs == ()
+
+
+def named(dialect: str, only: str, query: bytes, form: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the model that a request to ``/invocations`` is for; ``only`` is the one of the start-up."""
+    found = lane(dialect, b"/invocations" + query)
+    monkeypatch.setattr(found.door.plane, "only_model", lambda: only)
+    exchange = SimpleNamespace(body=lambda: form)
+    return found.model_of(exchange, b"application/x-www-form-urlencoded")
+
+
+@pytest.mark.parametrize(
+    ("query", "form", "wanted"),
+    [
+        (b"?model_name=q", b"model_name=f", "q"),
+        (b"", b"model_name=f", "f"),
+        (b"", b"", "o"),
+        (b"?model_name=", b"", "o"),
+    ],
+)
+def test_who_answers_invocations(query: bytes, form: bytes, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dialect in ("native", "torchserve"):
+        assert named(dialect, "o", query, form, monkeypatch) == wanted
+
+
+@pytest.mark.parametrize(("query", "form"), [(b"?model_name=", b""), (b"", b"model_name=&a=1")])
+def test_an_empty_name_is_one_to_torchserve(query: bytes, form: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelNotFound):
+        named("torchserve", "", query, form, monkeypatch)
+    for dialect in ("native", "mms"):
+        with pytest.raises(BadRequest):
+            named(dialect, "", query, form, monkeypatch)
 
 
 def test_the_query_of_invocations_is_an_input_of_the_old_servers_alone() -> None:

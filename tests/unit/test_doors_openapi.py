@@ -130,7 +130,7 @@ def test_torchserve_tells_of_the_doors_of_an_address(doors: tuple[str, ...], pat
 
     told = served.ask("OPTIONS", "/").json
 
-    assert (told["openapi"], list(told["paths"])) == ("3.0.1", paths)
+    assert (told["openapi"], told["info"]["version"], list(told["paths"])) == ("3.0.1", "0.12.0", paths)
     assert served.ask("POST", "/api-description").json == told
 
 
@@ -146,7 +146,8 @@ def test_torchserve_describes_one_model_wherever_it_is_asked_for() -> None:
     ):
         assert served.ask("OPTIONS", target).json["info"] == {"title": "RESTful API for: fizbuz", "version": "1.0.0"}
     for target in ("/models/fizbuz", "/models/fizbuz/1.0"):
-        assert served.ask("OPTIONS", target).json["info"]["title"] == "RESTful Management API for: fizbuz"
+        title = "RESTful Management API for: fizbuz"
+        assert served.ask("OPTIONS", target).json["info"] == {"title": title, "version": "0.12.0"}
     for target in ("/predictions/other", "/predictions/fizbuz/9", "/models/fizbuz/9", "/models/predict"):
         assert served.ask("OPTIONS", target).status == 404
     assert served.ask("OPTIONS", "/invocations").status == 400  # it was not loaded at start
@@ -157,3 +158,16 @@ def test_an_address_without_predictions_tells_of_none() -> None:
     served.add()
 
     assert not [path for path in served.ask("OPTIONS", "/").json["paths"] if path.startswith("/predictions")]
+
+
+def test_a_signature_is_told_in_the_form_of_multi_model_server() -> None:
+    served = Served("mms")
+    served.add("fizbuz")
+    served.add("plain", signature=None)
+
+    told = served.ask("OPTIONS", "/predictions/fizbuz").json["paths"]["/prediction/fizbuz"]["post"]
+    plain = served.ask("OPTIONS", "/predictions/plain").json["paths"]["/prediction/plain"]["post"]
+
+    assert "input.1" in told["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert "next_number" in told["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    assert list(plain) == ["description", "operationId", "parameters", "responses"]

@@ -15,6 +15,7 @@ from marserve.metrics import tally as tallying
 from marserve.metrics.collector import Collector
 from marserve.metrics.definitions import SHIPPED, read_definitions
 from marserve.metrics.exposition import pieces
+from marserve.metrics.lines import MetricLine
 from marserve.metrics.system import HostValue
 from marserve.metrics.tally import LEGACY, LOG, PROMETHEUS, Tally, mms_number
 
@@ -237,6 +238,29 @@ def test_the_host_is_told_with_its_gpus() -> None:
         'CPUUtilization{Level="Host",Hostname="h",} 12.5',
         'GPUUtilization{Level="Host",DeviceId="1",Hostname="h",} 3.0',
     ]
+
+
+def test_what_a_command_tells_of_the_host_is_kept_where_it_is_declared(caplog: pytest.LogCaptureFixture) -> None:
+    collector = make()
+    assert collector.tally is not None
+    one = MetricLine("CPUUtilization", "Percent", 12.5, {"Level": "Host"}, "", "there", "")
+    for _ in range(2):
+        collector.tally.host_told([one, one._replace(name="Own"), one._replace(dimensions={})])
+
+    assert exposed(collector) == ['CPUUtilization{Level="Host",Hostname="there",} 12.5']
+    assert [record.getMessage() for record in caplog.records] == [
+        "The system_metrics_cmd prints Own with 1 dimensions, which metrics_config does not declare: it is dropped.",
+        "The system_metrics_cmd prints CPUUtilization with 0 dimensions, which metrics_config does not declare with "
+        "Level, Hostname: it is dropped.",
+    ]
+
+
+def test_what_is_printed_names_its_host() -> None:
+    collector = make()
+    told = {**json.loads(report("HandlerTime", 1.0, ModelName="m", Level="Model")), "host": "there"}
+    collector.metrics_reported(VERSION, json.dumps(told).encode())
+
+    assert exposed(collector) == ['HandlerTime{ModelName="m",Level="Model",Hostname="there",} 1.0']
 
 
 def test_reports_that_are_declared_are_kept_and_others_are_told_once(caplog: pytest.LogCaptureFixture) -> None:

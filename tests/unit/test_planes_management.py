@@ -207,7 +207,7 @@ async def test_bare_archives_are_taken_where_the_old_server_takes_them(clock, be
 async def test_an_environment_that_fails_is_told_with_the_name_that_was_asked_for(clock, bench, monkeypatch):
     house = bench()
 
-    async def fail(location):
+    async def fail(wanted):
         raise EnvironmentFault("No such package.")
 
     monkeypatch.setattr(house.management, "_opener", fail)
@@ -216,6 +216,63 @@ async def test_an_environment_that_fails_is_told_with_the_name_that_was_asked_fo
         with pytest.raises(EnvironmentFault) as caught:
             await house.management.register(given, wait=True)
         assert caught.value.model == name
+    await house.close()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Return a folder that is an archive's own, with something in it."""
+    folder = tmp_path / "models" / "own"
+    folder.mkdir(parents=True)
+    (folder / "service.py").touch()
+    return folder
+
+
+@in_fake_time
+async def test_what_was_unpacked_for_a_version_goes_with_it_and_after_its_workers(clock, bench, own):
+    house = bench()
+    house.stock("own.mar", own_folder=str(own))
+    await house.management.register(wanted("own.mar"), wait=True)
+    there = []
+    house.observer.worker_changed = lambda worker: there.append(own.exists())
+
+    await house.management.unregister("digits", None)
+
+    assert there
+    assert all(there)
+    assert not own.exists()
+    await house.close()
+
+
+@in_fake_time
+async def test_what_was_unpacked_for_a_version_goes_after_the_end_of_workers_that_take_too_long(clock, bench, own):
+    house = bench(script=HELD, unregister_timeout=5.0)
+    house.stock("own.mar", own_folder=str(own))
+    await house.management.register(wanted("own.mar"), wait=True)
+    house.predict()
+    await settle()
+
+    with pytest.raises(JobTimeout):
+        await house.management.unregister("digits", None)
+    await asyncio.gather(*house.management._background)
+
+    assert not own.exists()
+    await house.close()
+
+
+@pytest.mark.parametrize("why", ["conflict", "handler", "load"])
+@in_fake_time
+async def test_what_was_unpacked_for_a_version_that_is_not_served_is_removed(clock, bench, own, why):
+    house = bench(script=FAILS if why == "load" else GOOD)
+    house.stock("own.mar", own_folder=str(own), handler="" if why == "handler" else "service.py")
+    if why == "conflict":
+        await house.management.register(wanted(), wait=True)
+        house.stock("own.mar", own_folder=str(own), version="2.0")
+
+    with pytest.raises(Conflict if why == "conflict" else LoadError):
+        await house.management.register(wanted("own.mar"), wait=True)
+
+    assert not own.exists()
     await house.close()
 
 
@@ -458,6 +515,10 @@ ARCHIVE_FIRST = Precedence(archive_sets_workers=True, archive_sets_timeouts=True
         ({"minWorkers": 1}, (5, 5)),
         ({"maxWorkers": 3}, (5, 5)),
         ({"minWorkers": 3, "maxWorkers": 1}, (5, 5)),
+        ({"minWorkers": -1, "maxWorkers": 2}, (1, 2)),
+        ({"minWorkers": 0, "maxWorkers": 2}, (1, 2)),
+        ({"minWorkers": 0}, (5, 5)),
+        ({"minWorkers": True, "maxWorkers": 2}, (5, 5)),
     ],
 )
 def test_workers_of_an_archive_count_as_a_pair_where_they_are_stronger(caplog, config, workers):
@@ -465,6 +526,24 @@ def test_workers_of_an_archive_count_as_a_pair_where_they_are_stronger(caplog, c
 
     assert (found.min_workers, found.max_workers) == workers
     assert ("have no effect" in caplog.text) == (bool(config) and workers == (5, 5))
+    assert (f"minWorkers is {config.get('minWorkers')}; 1 counts" in caplog.text) == (
+        type(config.get("minWorkers")) is int and config["minWorkers"] < 1
+    )
+
+
+def test_odd_numbers_count_as_torchserve_has_them_where_they_are_taken(caplog):
+    lenient = Precedence(takes_odd_numbers=True)
+
+    assert resolved({"maxBatchDelay": 0}).max_batch_delay == 0.0
+    assert caplog.text == ""
+    assert resolved({"maxBatchDelay": 0}, precedence=lenient).max_batch_delay == 0.1
+    assert resolved({"maxBatchDelay": 0}, precedence=lenient, max_batch_delay=0.0).max_batch_delay == 0.0
+    assert "maxBatchDelay is 0, which stands for the default; 100 counts" in caplog.text
+    for given in ({"config": {"batchSize": 1_000_000}}, {"batch_size": 1_000_000}):
+        with pytest.raises(BadRequest, match="batch size of 1000000 is too large"):
+            resolved(**given)
+        assert resolved(**given, precedence=lenient).batch_size == 65_535
+    assert "a batch size of 1000000 is too large; the most, 65535, counts" in caplog.text
 
 
 def test_timeouts_of_an_archive_that_names_them_may_be_stronger():
@@ -606,4 +685,28 @@ async def test_a_runtime_that_no_worker_can_be_is_refused(clock, bench):
 
     with pytest.raises(BadRequest, match="runtime python2"):
         await house.management.register(Registration(told, "old", runtime="python2"), wait=True)
+    await house.close()
+
+
+@in_fake_time
+async def test_where_a_model_has_no_versions_its_name_is_taken(clock, bench):
+    house = bench(management={"has_versions": False})
+    house.stock("a.mar", name="m")
+    house.stock("b.mar", name="m", version="2.0")
+    await house.management.register(wanted("a.mar", initial_workers=0), wait=True)
+
+    with pytest.raises(Conflict, match="Model m is already registered"):
+        await house.management.register(wanted("b.mar", initial_workers=0), wait=True)
+    await house.close()
+
+
+@in_fake_time
+async def test_a_registration_says_whether_its_workers_are_forked(clock, bench):
+    house = bench()
+    house.stock("a.mar", name="m")
+
+    for number, (asked, how) in enumerate(((True, "fork"), (False, "spawn"), (None, "spawn"))):
+        told = wanted("a.mar", model_name=f"m{number}", initial_workers=0, is_preloaded=asked)
+        version = await house.management.register(told, wait=True)
+        assert version.config.worker_start == how
     await house.close()

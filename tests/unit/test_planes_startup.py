@@ -45,6 +45,10 @@ def test_what_load_models_names(tmp_path: Path) -> None:
         Registration("b.mar", "m"),
         Registration("folder"),
     ]
+    # Beside others, "all" is a name as any other, and what has no location is nothing.
+    beside = [ModelChoice("", "all"), ModelChoice("m", "all"), ModelChoice("junk", "")]
+    assert chosen(beside, tmp_path) == [Registration("all"), Registration("all", "m")]
+    assert chosen([ModelChoice("m", "all")], tmp_path) == [Registration("all", "m")]
 
 
 @in_fake_time

@@ -113,10 +113,17 @@ def test_a_multipart_form_is_exact_to_the_byte(style):
     }
 
 
+def test_a_form_without_a_boundary_is_refused_natively_alone():
+    sent = body(b"multipart/form-data; charset=utf-8", MULTIPART)
+
+    with pytest.raises(BadRequest, match="no boundary"):
+        decode(sent)
+    assert [decode(sent, style=style) for style in STYLES if style != NATIVE] == [{"body": bytearray(MULTIPART)}] * 2
+
+
 @pytest.mark.parametrize(
     ("content_type", "data", "said"),
     [
-        (b"multipart/form-data", MULTIPART, "no boundary"),
         (b"multipart/form-data; boundary=YY", MULTIPART, "does not hold the boundary"),
         (b"multipart/form-data; boundary=XX", MULTIPART[:-20], "breaks off"),
         (b"multipart/form-data; boundary=XX", b"--XX\r\nX: y\r\n\r\nz\r\n--XX--", "no Content-Disposition"),

@@ -11,7 +11,7 @@ import yaml
 from marserve.archive.signature import Signature, validate
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("digits", "fizbuz_package", "fizbuz_script", "fizbuz_torch")
+NAMES = ("digits", "fizbuz_mxnet", "fizbuz_package", "fizbuz_script", "fizbuz_torch")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_all_that_a_recipe_names_is_there(builder, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_packing_command_names_files_of_the_archive_alone(builder, name):
     recipe = builder.BY_NAME[name]
-    packed = {f"{name}/{file}" for file in (*recipe.files, recipe.weights)}
+    packed = {f"{name}/{file}" for file in (*recipe.files, recipe.weights, *recipe.beside)}
     named = {word for word in recipe.command.replace(",", " ").split() if "/" in word}
     assert named <= packed
 

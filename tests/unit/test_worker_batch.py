@@ -322,6 +322,17 @@ def test_a_service_without_words_for_itself_is_called_with_an_empty_row(context)
     assert told(run(lambda data, context: [{"got": data}], context, [Asking("asking")])) == [b'{"got":[{}]}']
 
 
+def test_status_and_headers_of_a_description_are_the_services_choice(context):
+    def handle(data, context):
+        context.set_response_status(418, "Teapot")
+        context.set_response_header(0, "x-own", "1")
+        return [{}]
+
+    (outcome,) = run(handle, context, [Asking("asking")])
+
+    assert (outcome.status, outcome.phrase, list(outcome.headers)) == (418, b"Teapot", [b"x-own", b"1"])
+
+
 @pytest.mark.parametrize("result", [None, [], [object()]])
 def test_a_description_that_cannot_be_sent_is_a_fault(context, result):
     assert told(run(lambda data, context: result, context, [Asking("asking")])) == ["HandlerFault"]

@@ -1,5 +1,8 @@
 """Unpacked archives by the SHA-256 of their file: unpacked once, shared by all that serve the same bytes.
 
+Handlers written for the old servers write into their model's folder and expect to find it new. For them an archive is
+unpacked into a folder of its own, outside of the cache, and whoever named that folder removes it.
+
 ::
 
     root/<sha256>/         an unpacked archive; complete, because it was renamed into place
@@ -28,8 +31,9 @@ from typing import Dict, List, Optional, Tuple
 
 from marserve.archive import store
 from marserve.archive.config import load_config
-from marserve.archive.environment import environment_for, interpreter, view_of
+from marserve.archive.environment import environment_for, interpreter, view_of, with_venv
 from marserve.archive.manifest import RUNTIMES, Manifest, manifest_root, read_manifest
+from marserve.archive.needs import KEYS, needs_of
 from marserve.archive.reader import archive_format, files_below, is_junk, unpack
 from marserve.archive.signature import Signature, load_signature
 from marserve.archive.sink import MAX_BYTES
@@ -48,7 +52,7 @@ class CachedArchive:
 
     Attributes:
         path: folder with its files; of a folder archive that folder itself, which nobody but its owner removes.
-        sha256: of the archive's file, in hex; empty for a folder.
+        sha256: of the archive's file, in hex; empty for a folder, and for what was unpacked outside of the cache.
         config: the ``model-config.yaml`` that the manifest names.
         warnings: what the operator should know, one sentence each.
     """
@@ -88,15 +92,20 @@ class Cache:
         self.max_bytes = max_bytes
         self.is_lenient = is_lenient
 
-    def open(self, archive: Path) -> CachedArchive:
+    def open(self, archive: Path, own: Optional[Path] = None) -> CachedArchive:
         """Return an archive unpacked, from the cache where it has it. A folder is used where it lies.
 
+        Args:
+            own: new folder to unpack into, beside the cache and without it; None for the cache.
+
         Raises:
-            ArchiveError: the archive is refused; nothing of it is left in the cache.
+            ArchiveError: the archive is refused; nothing of it is left.
         """
         is_empty = self.is_lenient and is_junk(archive)
         if not is_empty and archive_format(archive) == "folder":
             return self._describe(manifest_root(archive.resolve()), "")
+        if own is not None:
+            return self._open_alone(archive, own, is_empty)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -111,14 +120,29 @@ class Cache:
             ) from error
         return self._describe(self.root / sha256, sha256)
 
+    def _open_alone(self, archive: Path, own: Path, is_empty: bool) -> CachedArchive:
+        try:
+            own.mkdir(parents=True)
+            self._unpack(archive, own, _stamp(archive), is_empty)
+            return self._describe(own, "")
+        except BaseException as error:
+            shutil.rmtree(own, ignore_errors=True)
+            if isinstance(error, OSError):
+                hint = "Check rights and free space."
+                raise ArchiveError(f"{archive.name} could not be unpacked into {own}: {error}.", hint) from error
+            raise
+
+    def _unpack(self, archive: Path, target: Path, stamp: List[int], is_empty: bool) -> None:
+        if not is_empty:
+            unpack(archive, target, self.max_bytes, must_be_whole=not self.is_lenient)
+        if _stamp(archive) != stamp:
+            raise ArchiveError(f"{archive.name} changed while it was read.", "Register it again.")
+
     def _fill(self, archive: Path, sha256: str, stamp: List[int], is_empty: bool) -> None:
         """Unpack beside the place and rename; when another process was faster, its folder is the one."""
         partial, lock = self._new_partial()
         try:
-            if not is_empty:
-                unpack(archive, partial, self.max_bytes, must_be_whole=not self.is_lenient)
-            if _stamp(archive) != stamp:
-                raise ArchiveError(f"{archive.name} changed while it was read.", "Register it again.")
+            self._unpack(archive, partial, stamp, is_empty)
             # Refuse before the move: what cannot be served must not stay in the cache.
             self._describe(partial, sha256)
             names = [name for name, _ in files_below(partial)]
@@ -251,20 +275,39 @@ def _lock(folder: Path) -> Optional[int]:
     return None
 
 
-def _environment(opened: CachedArchive, root: Path, installs: bool) -> Dict[str, object]:
-    """Return the interpreter of an archive that does not take the server's, and where its files are then."""
-    wanted = opened.manifest.requirements_file if installs else ""
-    has_own = opened.config.get("useVenv") is True
-    if not wanted and not has_own:
-        return {}
+def _environment(
+    opened: CachedArchive, root: Path, installs: bool, downloads: bool, is_own: bool
+) -> Dict[str, object]:
+    """Return the interpreter of an archive that does not take the server's, and where its files are then.
+
+    Args:
+        installs: whether what it requires is installed on top of what the server has.
+        downloads: whether an interpreter that is not here may be downloaded.
+        is_own: whether its folder is its model's own, to be changed and removed.
+    """
+    name = opened.manifest.model_name
     try:
-        environment = environment_for(opened.path / wanted if wanted else None, root)
-        if not has_own:
-            return {"python": str(interpreter(environment))}
-        view = view_of(opened.path, environment, root)
+        needs = needs_of(opened.config, opened.manifest, opened.path, installs)
+        if needs is None:
+            return {}
+        if is_own and needs.names_files:
+            # What is installed from a folder that goes away must go with it.
+            root = opened.path / ".environments"
+        environment = environment_for(needs, root, lambda line: _tell(name, line), downloads)
+        found = {"python": str(interpreter(environment)), "is_alone": needs.is_alone}
+        if opened.config.get("useVenv") is not True:
+            return found
+        view = with_venv(opened.path, environment) if is_own else view_of(opened.path, environment, root)
     except EnvironmentFault as error:
-        raise about(error, opened.manifest.model_name) from None
-    return {"path": str(view), "python": str(interpreter(view / "venv"))}
+        if any(key in opened.config for key in KEYS):
+            error.fault = "own"
+        raise about(error, name) from None
+    return {**found, "path": str(view), "python": str(interpreter(view / "venv"))}
+
+
+def _tell(name: str, line: str) -> None:
+    """Tell of progress; the server puts it into its log."""
+    print(f"{name}: {line}" if name else line, file=sys.stderr, flush=True)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -274,12 +317,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--archive", type=Path, help="path of a file or folder")
     what.add_argument("--location", help="name in the store, or URL")
+    parser.add_argument("--own", type=Path, help="new folder to unpack into, in place of the cache")
     parser.add_argument("--store", type=Path, help="the model store; downloads go there")
     parser.add_argument("--allowed-url", action="append", default=[], help="regular expression; may be repeated")
     parser.add_argument("--environments", type=Path, help="folder of environments; one with useVenv gets its own")
     parser.add_argument("--install", action="store_true", help="install what the archive requires, in one of them")
+    parser.add_argument("--download-python", action="store_true", help="let uv download interpreters")
     parser.add_argument("--lenient", action="store_true", help="take what TorchServe takes, junk too")
     parser.add_argument("--replace", action="store_true", help="download over a file of the same name")
+    parser.add_argument(
+        "--sign", action="store_true", help="sign the download for S3, with the keys of the environment"
+    )
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes unpacked")
     parser.add_argument("--max-download", type=int, default=store.MAX_DOWNLOAD, help="most bytes of a download")
     parser.add_argument("--timeout", type=float, default=store.DOWNLOAD_TIMEOUT, help="longest silence, seconds")
@@ -291,12 +339,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         archive = args.archive
         if archive is None:
             archive = store.resolve(
-                args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace
+                args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace, args.sign
             )
-        opened = Cache(args.root, args.max_bytes, args.lenient).open(archive)
+        opened = Cache(args.root, args.max_bytes, args.lenient).open(archive, args.own)
         result = {"source": str(archive), **opened.to_json()}
         if args.environments is not None:
-            result.update(_environment(opened, args.environments, args.install))
+            is_own = opened.path == args.own
+            found = _environment(opened, args.environments, args.install, args.download_python, is_own)
+            result.update(found)
         status = 0
     except ServeError as error:
         result = {"error": error.kind, "message": error.message, "hint": error.hint}

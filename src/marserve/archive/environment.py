@@ -6,8 +6,8 @@
     root/<key>.lock      held by whoever makes it
     root/<key>.view/     links to the files of an unpacked archive, and one called ``venv`` to its environment
 
-What the server's own environment has is there too, behind what the archive asked for: an archive need not install
-torch again.
+An archive that names its interpreter or its packages in its model-config has those alone. In the environment of any
+other what the server has is there too, behind what the archive asked for: it need not install torch again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import List, Optional
 
+from marserve.archive.interpreters import find_interpreter
+from marserve.archive.needs import Needs
+from marserve.archive.uv import Tell, run_uv
 from marserve.errors import EnvironmentFault
 
 _READY = ".ready"
@@ -27,41 +29,42 @@ _READY = ".ready"
 _VENV = "venv"
 
 
-def environment_key(requirements: bytes, folder: str = "") -> str:
+def environment_key(needs: Needs, python: str = "") -> str:
     """Return the key of an environment: what is asked for, by whom, and on top of what.
 
     Args:
-        folder: where the requirements lie; counts where they name files beside them.
+        python: path and version of the interpreter; "" for the server's own.
     """
-    lines = sorted(line.strip() for line in requirements.splitlines() if line.strip() and not line.startswith(b"#"))
-    parts = [*lines, sys.version.encode(), sys.prefix.encode()]
-    if any(line.startswith((b".", b"-")) or (b"/" in line and b"://" not in line) for line in lines):
-        parts.append(folder.encode())
+    parts = [*needs.lines(), python.encode() or f"{sys.version} {sys.prefix}".encode(), str(needs.is_alone).encode()]
+    if needs.names_files:
+        parts.append(str(needs.folder).encode())
     return hashlib.sha256(b"\n".join(parts)).hexdigest()[:32]
 
 
-def environment_for(requirements: Optional[Path], root: Path) -> Path:
-    """Return the environment that has what a requirements file asks for; make it if need be.
+def environment_for(needs: Needs, root: Path, tell: Tell = lambda line: None, downloads: bool = False) -> Path:
+    """Return the environment that has what is needed; make it if need be.
 
     Args:
-        requirements: None for an environment that adds nothing.
+        tell: takes each line of progress.
+        downloads: whether an interpreter that is not here may be downloaded.
 
     Raises:
         EnvironmentFault: it cannot be made; says what uv said.
     """
     import fcntl
 
-    if requirements is not None and not requirements.is_file():
-        raise EnvironmentFault(f"The archive has no file {requirements.name}.", "Pack it again with that file.")
-    asked = b"" if requirements is None else requirements.read_bytes()
-    folder = root / environment_key(asked, "" if requirements is None else str(requirements.parent))
+    python, known_as = sys.executable, ""
+    if needs.python:
+        found = find_interpreter(needs.python, tell, downloads)
+        python, known_as = found.path, f"{found.version} {Path(found.path).resolve()}"
+    folder = root / environment_key(needs, known_as)
     if (folder / _READY).exists():
         return folder
     root.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _READY).exists():  # else somebody else has made it meanwhile
-            _make(folder, requirements)
+            _make(folder, needs, python, tell)
     return folder
 
 
@@ -78,8 +81,7 @@ def view_of(folder: Path, environment: Path, root: Path) -> Path:
     Raises:
         EnvironmentFault: the name is taken by a file; ``fault`` is "venv".
     """
-    if (folder / _VENV).is_file():
-        raise _venv_fault("The archive holds a file venv, where its environment has to be.", "Rename the file.")
+    _check_venv(folder)
     shown = sorted(path.name for path in folder.iterdir() if path.name not in (_VENV, "__pycache__"))
     parts = [str(folder), str(environment), *shown]
     view = root / (hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] + ".view")
@@ -91,44 +93,55 @@ def view_of(folder: Path, environment: Path, root: Path) -> Path:
     return view
 
 
-def _make(folder: Path, requirements: Optional[Path]) -> None:
+def with_venv(folder: Path, environment: Path) -> Path:
+    """Return a folder that is a model's own, with an environment as ``venv`` among its files.
+
+    Raises:
+        EnvironmentFault: the name is taken by a file; ``fault`` is "venv".
+    """
+    _check_venv(folder)
+    shutil.rmtree(folder / _VENV, ignore_errors=True)
+    (folder / _VENV).symlink_to(environment)
+    return folder
+
+
+def _check_venv(folder: Path) -> None:
+    if (folder / _VENV).is_file():
+        raise _venv_fault("The archive holds a file venv, where its environment has to be.", "Rename the file.")
+
+
+def _make(folder: Path, needs: Needs, python: str, tell: Tell) -> None:
+    began = time.monotonic()
+    tell(f"making an environment with {python}")
     shutil.rmtree(folder, ignore_errors=True)  # what a process left that was killed over it
-    uv = _uv()
-    failed = _said([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], folder.parent)
+    failed = run_uv(["venv", "--quiet", "--no-project", "--python", python, str(folder)], folder.parent, tell)
     if failed is not None:
         raise _venv_fault(f"Its environment cannot be made: {failed}", "Check the disk and the rights.")
-    if requirements is not None:
-        command = [uv, "pip", "install", "--quiet", "--python", str(interpreter(folder)), "-r", str(requirements)]
-        failed = _said(command, requirements.parent)
-        if failed is not None:
-            raise EnvironmentFault(
-                f"The requirements {requirements.name} cannot be installed: {failed}",
-                "Mend the file, pack the archive again, and register it again.",
-            )
-    # Behind its own packages, and with the .pth files that make an editable install work.
-    sites = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    lines = [f"import site; site.addsitedir({site!r})" for site in sites]
-    target = next(folder.glob("lib/python*/site-packages"))
-    (target / "zz-marserve-server.pth").write_text("\n".join(lines) + "\n")
+    _install(folder, needs, tell)
+    if not needs.is_alone:
+        # Behind its own packages, and with the .pth files that make an editable install work.
+        sites = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+        lines = [f"import site; site.addsitedir({site!r})" for site in sites]
+        target = next(folder.glob("lib/python*/site-packages"))
+        (target / "zz-marserve-server.pth").write_text("\n".join(lines) + "\n")
     (folder / _READY).touch()
+    tell(f"its environment is ready after {time.monotonic() - began:.1f} s")
 
 
-def _uv() -> str:
-    """Return the program that makes environments."""
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.exists() else shutil.which("uv")
-    if found is None:
-        raise _venv_fault(
-            "The environment of an archive cannot be made: uv is not there.",
-            "Install it beside the server: pip install marserve[environments].",
+def _install(folder: Path, needs: Needs, tell: Tell) -> None:
+    command = ["pip", "install", "--python", str(interpreter(folder))]
+    if needs.requirements is not None:
+        what, wanted = needs.requirements.name, ["-r", str(needs.requirements)]
+    elif needs.packages:
+        what, wanted = ", ".join(needs.packages), ["--", *needs.packages]
+    else:
+        return
+    failed = run_uv([*command, *wanted], needs.folder, tell)
+    if failed is not None:
+        raise EnvironmentFault(
+            f"The requirements {what} cannot be installed: {failed}",
+            "Mend them, pack the archive again, and register it again.",
         )
-    return found
-
-
-def _said(command: List[str], folder: Path) -> Optional[str]:
-    """Run a command in a folder; return what it said if it failed, else None."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder)
-    return done.stdout.decode("utf-8", "replace").strip() if done.returncode else None
 
 
 def _venv_fault(message: str, hint: str) -> EnvironmentFault:

@@ -29,7 +29,7 @@ BUILT_IN_HANDLERS = frozenset(
     )
 )
 #: Short names of services of our own library, which need no file either.
-LIBRARY_HANDLERS = frozenset(("onnx_service", "torch_service"))
+LIBRARY_HANDLERS = frozenset(("mxnet_service", "onnx_service", "torch_service"))
 #: Handlers of the C++ runtime that come without a file.
 BUILT_IN_LSP_HANDLERS = frozenset(("BaseHandler", "TorchScriptHandler"))
 RUNTIMES = ("python", "python2", "python3", "LSP")

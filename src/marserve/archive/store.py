@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import http.client
+import os
 import posixpath
 import re
 import urllib.error
@@ -15,6 +17,7 @@ from typing import IO, List, Optional, Sequence
 
 from marserve import __version__
 from marserve.archive.reader import archive_format
+from marserve.archive.s3 import SignedRequests, credentials_of
 from marserve.archive.writer import replacing_file
 from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadError, ModelNotFound, ServeError, about
 
@@ -25,6 +28,9 @@ DOWNLOAD_TIMEOUT = 60.0
 
 _ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 _CHUNK = 2**20
+#: What S3 calls its fault; a plain 403 would not tell a wrong key from a wrong region.
+_S3_FAULT = re.compile(rb"<Code>(\w+)</Code>")
+_MOST_OF_A_FAULT = 65_536
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def resolve(
     max_bytes: int = MAX_DOWNLOAD,
     timeout: float = DOWNLOAD_TIMEOUT,
     replace: bool = False,
+    sign: bool = False,
 ) -> Path:
     """Return the local path of what a user names; an http(s) URL is downloaded into the store.
 
@@ -74,6 +81,7 @@ def resolve(
         max_bytes: most bytes of a download.
         timeout: longest silence of the origin, seconds.
         replace: download over a file that the store has already.
+        sign: sign the download for S3, with the keys of the environment.
 
     Raises:
         ModelNotFound: nothing there, ``..`` in the name, no store, or a URL that is not allowed.
@@ -88,7 +96,7 @@ def resolve(
         return _file_of_url(location)
     if store is None:
         raise ModelNotFound("Model store has not been configured.", "Name one: --model-store FOLDER.")
-    return download(location, store, allowed_urls, max_bytes, timeout, replace)
+    return download(location, store, allowed_urls, max_bytes, timeout, replace, sign)
 
 
 def find(location: str, store: Optional[Path]) -> Path:
@@ -135,6 +143,7 @@ def download(
     max_bytes: int = MAX_DOWNLOAD,
     timeout: float = DOWNLOAD_TIMEOUT,
     replace: bool = False,
+    sign: bool = False,
 ) -> Path:
     """Download an archive into a folder and return its path; arguments and errors as for ``resolve``."""
     name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
@@ -145,7 +154,8 @@ def download(
         raise ArchiveExists(
             f"Model file already exists {name}", f"Register it as url={name}, or remove it from the store."
         )
-    opener = urllib.request.build_opener(_AllowedRedirects(allowed_urls))
+    signing = [SignedRequests(credentials_of(os.environ, url))] if sign else []
+    opener = urllib.request.build_opener(_AllowedRedirects(allowed_urls), *signing)
     request = urllib.request.Request(url, headers={"User-Agent": f"marserve/{__version__}"})
     try:
         with replacing_file(target) as out:
@@ -179,7 +189,10 @@ def _copy(answer: http.client.HTTPResponse, out: IO[bytes], max_bytes: int) -> N
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        error.close()
+        with contextlib.suppress(OSError, http.client.HTTPException), error:
+            told = _S3_FAULT.search(error.read(_MOST_OF_A_FAULT))
+            if told:
+                return f"The origin answered {error.code} {told[1].decode()}."
         return f"The origin answered {error.code} {error.reason}."
     return f"The reason: {getattr(error, 'reason', None) or error}."
 

@@ -21,6 +21,7 @@ from marserve.archive.manifest import (
     read_manifest,
     split_handler,
 )
+from marserve.archive.needs import asked_of
 from marserve.archive.reader import files_below, unpack
 from marserve.archive.signature import is_house_form, validate
 from marserve.archive.writer import Source
@@ -62,7 +63,9 @@ def problems(manifest: Manifest, entries: Mapping[str, Source]) -> List[str]:
     config = config_file(manifest)
     if config in entries:
         try:
-            parse_config(_read(entries[config]), config)
+            asked = asked_of(parse_config(_read(entries[config]), config))
+            if asked.file and asked.file not in entries:
+                found.append(f"{config} names {asked.file!r} as requirements, and there is no such file.")
         except ArchiveError as error:
             found.append(str(error))
     return found

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marserve.archive.manifest import MANIFEST_NAME, Manifest, manifest_root, read_manifest
+from marserve.archive.manifest import LIBRARY_HANDLERS, MANIFEST_NAME, Manifest, manifest_root, read_manifest
 from marserve.archive.packing import Recipe, collect
 from marserve.archive.reader import archive_format, list_entries, peek
 from marserve.archive.roles import fill
@@ -56,7 +56,8 @@ def _add_create(subparsers: Subparsers) -> None:
     create.add_argument("--from-folder", type=Path, metavar="FOLDER", help="folder whose files are packed")
     create.add_argument("--model-name", default="", help="default: the folder's name")
     create.add_argument("-v", "--version", default="", help="version of the model (default: 1.0)")
-    create.add_argument("--handler", default="", help="file.py, file.py:function, onnx_service, or torch_service")
+    services = ", ".join(sorted(LIBRARY_HANDLERS))
+    create.add_argument("--handler", default="", help=f"file.py, file.py:function, or one of {services}")
     create.add_argument("--serialized-file", "--weights", default="", metavar="FILE", help="weights of the model")
     create.add_argument("--model-file", default="", metavar="FILE", help="Python file with the one nn.Module")
     create.add_argument(
@@ -122,7 +123,8 @@ def _recipe(args: argparse.Namespace) -> tuple[Recipe, list[str]]:
     if not recipe.handler:
         raise ArchiveError(
             "No handler is named, and none was found.",
-            "Name it: --handler FILE.py, FILE.py:FUNCTION, or a service of the library: onnx_service, torch_service.",
+            "Name it: --handler FILE.py, FILE.py:FUNCTION, or a service of the library: "
+            f"{', '.join(sorted(LIBRARY_HANDLERS))}.",
         )
     return recipe, lines
 

@@ -52,10 +52,11 @@ def warn_inert(arguments: argparse.Namespace, reasons: Mapping[str, str]) -> Non
     """Warn of each given flag that does nothing here."""
     for name, reason in reasons.items():
         if getattr(arguments, name):
-            _warn(f"--{name.replace('_', '-')} has no effect: {reason}.")
+            warn(f"--{name.replace('_', '-')} has no effect: {reason}.")
 
 
-def _warn(sentence: str) -> None:
+def warn(sentence: str) -> None:
+    """Print a warning."""
     print(f"Warning: {sentence}", file=sys.stderr)
 
 
@@ -75,7 +76,7 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
     chosen = Path(config) if config else _found(texts.dialect, overrides)
     loaded = load_settings(chosen, overrides, texts.dialect, os.environ)
     for warning in loaded.warnings:
-        _warn(warning)
+        warn(warning)
     serve.check_store(loaded.settings)
     try:
         pid_file = PidFile.claim(shared_pid_file())
@@ -93,7 +94,7 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
 def _found(dialect: str, flags: Mapping[str, str]) -> Path | None:
     """Return the file to read where none was named: the newest snapshot, ``./config.properties``, or none."""
     if dialect == "torchserve" and flags.get("snapshots") != "false":
-        folder = Path(os.environ.get("LOG_LOCATION") or "logs", FOLDER)
+        folder = Path(os.environ.get("LOG_LOCATION") or flags.get("log_location") or "logs", FOLDER)
         try:
             snapshot = newest(folder)
         except OSError as error:

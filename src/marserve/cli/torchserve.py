@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from marserve import __version__
-from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn_inert
+from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn, warn_inert
+from marserve.config.log4j import Mapped, read_log4j
 from marserve.config.properties import parse
+from marserve.doors.http.dialects import TORCHSERVE
 from marserve.errors import ServeError
 
 _TEXTS = Texts(
@@ -28,7 +29,6 @@ _TEXTS = Texts(
 _STOP_TIMEOUTS = {True: 60.0, False: 10.0}
 #: Flags that do nothing here, by argument, and why.
 _INERT = {
-    "log_config": "it is for log4j, and there is no Java here; use log_level and log_location",
     "cpp_log_config": "this version has no C++ workers",
     "plugins_path": "plugins are Java archives, and there is no Java here",
     "workflow_store": "this version has no workflows",
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = parser().parse_args(argv)
     if arguments.version:
-        print(f"TorchServe Version is {__version__}")
+        print(f"TorchServe Version is {TORCHSERVE.version}")
         return 0
     try:
         if arguments.stop:
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--model-store", metavar="DIR", help="folder of the archives; mandatory")
     flags.add_argument("--workflow-store", metavar="DIR", help="without effect")
     flags.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or all")
-    flags.add_argument("--log-config", metavar="FILE", help="without effect")
+    flags.add_argument("--log-config", metavar="FILE", help="log4j2 XML: its level and folders count")
     flags.add_argument("--cpp-log-config", metavar="FILE", help="without effect")
     flags.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
     flags.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="read and write no snapshots")
@@ -86,7 +86,13 @@ def _start(arguments: argparse.Namespace) -> int:
     if problem:
         return fail(problem)
     warn_inert(arguments, _INERT)
+    logs = Mapped({}, [])
+    if arguments.log_config:
+        logs = read_log4j(Path(arguments.log_config), os.environ)
+        for phrase in logs.ignored:
+            warn(f"--log-config: {phrase} has no effect.")
     flags = {
+        **logs.settings,
         "model_store": arguments.model_store,
         "load_models": ",".join(arguments.models) if arguments.models else None,
         "enable_model_api": "true" if arguments.enable_model_api else None,

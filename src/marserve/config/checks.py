@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Set
 from typing import Literal
 
+from marserve.config.kinds import ALL, ModelChoice
 from marserve.config.settings import Settings
 
 #: A sentence, and how bad it is: no server can run with it, a setting has no effect, or it is worth knowing.
@@ -98,7 +99,13 @@ def _timeouts(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
 
 
 def _models(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
-    local = [model.location for model in settings.load_models if "://" not in model.location]
+    for model in settings.load_models:
+        if not model.location:
+            yield f"load_models has no location after {model.name}=.", "ineffective"
+    alls = [model.location for model in settings.load_models if not model.name and model.location.lower() == ALL]
+    if alls and settings.load_models != (ModelChoice("", ALL),):
+        yield f"load_models names models beside {alls[0]}, which is every archive of the store alone.", "ineffective"
+    local = [model.location for model in settings.load_models if model.location and "://" not in model.location]
     if local and not settings.model_store:
         yield f"load_models names {local[0]}, and there is no model_store to find it in.", "ineffective"
     twice = [model for model in settings.load_models if "=" in model.location and "://" not in model.location]
@@ -118,8 +125,9 @@ def _models(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
 def _metrics(settings: Settings, given: Set[str]) -> Iterator[Conflict]:
     if settings.dialect != "torchserve":
         return
-    if settings.disable_system_metrics and "metric_time_interval" in given:
-        yield "metric_time_interval has no effect: disable_system_metrics is true.", "ineffective"
+    for key in ("metric_time_interval", "system_metrics_cmd"):
+        if settings.disable_system_metrics and key in given:
+            yield f"{key} has no effect: disable_system_metrics is true.", "ineffective"
     if settings.metrics_mode == "prometheus" and not settings.enable_metrics_api:
         yield "metrics_mode is prometheus and enable_metrics_api is false: nobody sees the metrics.", "ineffective"
     if settings.metrics_mode == "prometheus" and "metrics_location" in given:

@@ -6,7 +6,6 @@ In an old server's format such a key is a warning, in our own it is an error.
 _JVM = "it steers the old server's Java process, and there is none here"
 _PLACES = "it says where the old server's own parts lie, and nothing here is looked for there"
 _GRPC = "this version has no gRPC address"
-_HOST = "the server reads the metrics of the host itself"
 _NOTE = "it tells which version of the old server wrote a snapshot"
 _LATER = "this version cannot do what it asks for"
 
@@ -18,7 +17,6 @@ BY_REASON: dict[str, str] = {
     _GRPC: "grpc_inference_address grpc_inference_port grpc_management_address grpc_management_port "
     "grpc_inference_max_connection_age_ms grpc_inference_max_connection_age_grace_ms "
     "grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl",
-    _HOST: "system_metrics_cmd",
     _NOTE: "version",
     _LATER: "workflow_store ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug",
 }

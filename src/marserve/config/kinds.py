@@ -196,7 +196,7 @@ def listen(http_port: int, https_port: int) -> Kind[Address]:
 class ModelChoice(NamedTuple):
     """A model to load at start: its name, "" for the one in its manifest, and where its archive is.
 
-    ``location`` is a file or folder of the store, a URL, or ``ALL``.
+    ``location`` is a file or folder of the store, a URL, or, nameless and alone, ``ALL``; "" where none was given.
     """
 
     name: str
@@ -210,26 +210,21 @@ _NAMED = re.compile(r"([^=/:]+)=(.*)")
 
 
 def _read_models(text: str, _: Notation) -> tuple[ModelChoice, ...]:
-    items = [item for item in re.split(r"[\s,]+", text) if item]
-    if not any(item.lower() == ALL for item in items):
-        return tuple(_model_choice(item) for item in items)
-    if len(items) > 1:
-        raise ValueError("names models beside all, which is every archive of the store already")
-    return (ModelChoice("", ALL),)
+    # Names may hold blanks.
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if [item.lower() for item in items] == [ALL]:
+        return (ModelChoice("", ALL),)
+    return tuple(_model_choice(item) for item in items)
 
 
 def _model_choice(item: str) -> ModelChoice:
     found = _NAMED.fullmatch(item)
-    if not found:
-        return ModelChoice("", item)
-    if not found[2]:
-        raise ValueError(f"has no location after {item}")
-    return ModelChoice(found[1], found[2])
+    return ModelChoice(found[1].rstrip(), found[2].lstrip()) if found else ModelChoice("", item)
 
 
 def _show_models(models: tuple[ModelChoice, ...]) -> str:
     return ",".join(f"{model.name}={model.location}" if model.name else model.location for model in models)
 
 
-#: ``[name=]location`` with commas or blanks between, or ``all``; empty for none.
+#: ``[name=]location`` with commas between, or ``all``; empty for none.
 MODELS: Kind[tuple[ModelChoice, ...]] = Kind("models", _read_models, _show_models)

@@ -173,7 +173,7 @@ class Settings:
         MODELS,
         "",
         "What to load at start: `[name=]location` with commas between, or `all`. A location is a file or folder "
-        "of the store, or a URL.",
+        "of the store, or a URL; names may hold blanks.",
         known_to=_BOTH,
     )
     models: tuple[VersionEntry, ...] = row(
@@ -217,12 +217,20 @@ class Settings:
         "model-config does.",
         known_to=_TS,
     )
+    install_python: bool = row(
+        "Models",
+        FLAG,
+        "false",
+        "Whether uv may download an interpreter that a model-config names by `python` and the machine does not "
+        "have. Without it such an archive is refused, with a list of those that there are.",
+    )
     cache_folder: Path = row(
         "Models",
         REQUIRED_PATH,
         "~/.cache/marserve",
-        "Folder for unpacked archives, kept between runs. Where it cannot be written, a temporary one that ends with "
-        "the server.",
+        "Folder for unpacked archives and their environments, kept between runs. Where it cannot be written, a "
+        "temporary one that ends with the server. `torchserve` and `multi-model-server` keep environments alone in "
+        "it: they unpack each model into a temporary folder of its own, as they always did.",
     )
 
     default_workers_per_model: int = row(
@@ -555,6 +563,15 @@ class Settings:
     )
     disable_system_metrics: bool = row(
         "Metrics", FLAG, "false", "`true` leaves out the metrics of the host.", known_to=_TS, dialects=_TS
+    )
+    system_metrics_cmd: str = row(
+        "Metrics",
+        TEXT,
+        "",
+        "Command that tells the metrics of the host: words for Python, a script with its whole path or `-m` and a "
+        "module; see [metrics](metrics.md#the-metrics-of-torchserve). Empty: the server reads them itself.",
+        known_to=_TS,
+        dialects=_TS,
     )
     metric_time_interval: float = row(
         "Metrics",

@@ -73,11 +73,12 @@ class ReportedMetrics:
                 name, value, kind = str(report["name"]), float(report["value"]), str(report["type"])
                 dimensions = {str(key): str(label) for key, label in dict(report["dimensions"]).items()}
                 unit, requests = str(report["unit"]), str(report["requests"])
+                host = str(report.get("host") or self._host)  # what is printed names its own
             except (ValueError, KeyError, TypeError):
                 self._tell(f"{model} reports a metric that cannot be read.")
                 continue
             family = self._find(model, name, Definition(name, kind, unit, tuple(dimensions)))
-            place = None if family is None else self._place(model, family, dimensions, value)
+            place = None if family is None else self._place(model, family, dimensions, value, host)
             if place is None:
                 continue
             if self.is_exposed:
@@ -88,9 +89,11 @@ class ReportedMetrics:
     def place(self, model: str, name: str, dimensions: Mapping[str, str]) -> ReportPlace | None:
         """Return where values of a metric go that the server reports itself; None where it is not declared so."""
         family = self._families.get(name)
-        return None if family is None else self._place(model, family, dimensions, 0.0)
+        return None if family is None else self._place(model, family, dimensions, 0.0, self._host)
 
-    def _place(self, model: str, family: Family, dimensions: Mapping[str, str], value: float) -> ReportPlace | None:
+    def _place(
+        self, model: str, family: Family, dimensions: Mapping[str, str], value: float, host: str
+    ) -> ReportPlace | None:
         definition = family.definition
         names = definition.dimensions[:-1]
         labels = _labels(names, dimensions)
@@ -101,12 +104,12 @@ class ReportedMetrics:
         if definition.kind == COUNTER and not value >= 0:
             self._tell(f"{model} reports {value:g} for the counter {definition.name}; counters only rise.")
             return None
-        key = (*labels, self._host)
+        key = (*labels, host)
         if self.is_exposed and key not in family.values and len(family.values) >= MOST_LABEL_SETS:
             self._tell(f"{definition.name} has more than {MOST_LABEL_SETS} different dimensions; others are dropped.")
             return None
         shown = ",".join(f"{name}:{label}" for name, label in zip(names, labels, strict=True))
-        tail = f"|#{shown}|#hostname:{self._host},requestID:"
+        tail = f"|#{shown}|#hostname:{host},requestID:"
         return ReportPlace(family, key, model, f"{definition.name}.{definition.unit}:", tail)
 
     def families(self) -> Iterable[Family]:

@@ -14,12 +14,15 @@ from typing import Final, Protocol
 from marserve import logs
 from marserve.batching.job import Job, JobKind
 from marserve.errors import BusyError, ServeError
-from marserve.metrics.definitions import Definitions
+from marserve.metrics.definitions import Definition, Definitions
+from marserve.metrics.lines import MetricLine
 from marserve.metrics.places import Asked, Place
 from marserve.metrics.reported import ReportedMetrics, ReportPlace
+from marserve.metrics.service import MOST_METRICS
 from marserve.metrics.simpleclient import Family, java_double
 from marserve.metrics.system import HostValue
 
+log = logging.getLogger("marserve.metrics")
 server_log = logging.getLogger(logs.SERVER_METRICS)
 model_log = logging.getLogger(logs.MODEL_METRICS)
 
@@ -98,6 +101,7 @@ class Tally:
         self._last_spans: object = None
         self._timestamp = 0
         self._loaded: dict[object, Place] = {}
+        self._told: set[str] = set()
         self._lines: list[str] = []
         self._model_lines: list[str] = []
 
@@ -148,6 +152,18 @@ class Tally:
         self._begin()
         for name, value, device in values:
             self._add(self._place(name, DeviceId=device), (value,))
+        self._write()
+
+    def host_told(self, lines: Iterable[MetricLine]) -> None:
+        """Count what a command tells of the host: the labels by position, the host's name last."""
+        self._begin()
+        for line in lines:
+            definition = self._definitions.get(line.name)
+            labels = (*line.dimensions.values(), line.host)
+            if definition is None or len(labels) != len(definition.dimensions):
+                self._tell(f"The system_metrics_cmd prints {line.name} with {len(labels) - 1} dimensions", definition)
+                continue
+            self._add(Place(definition, labels, line.host, self._families.get(line.name), ""), (line.value,))
         self._write()
 
     # Counting
@@ -260,6 +276,12 @@ class Tally:
         values = {"Level": "Host", "Hostname": self._host, "hostname": self._host, **known}
         labels = tuple(values.get(dimension, "") for dimension in definition.dimensions)
         return Place(definition, labels, self._host, self._families.get(name), owner)
+
+    def _tell(self, what: str, definition: Definition | None) -> None:
+        if what not in self._told and len(self._told) < MOST_METRICS:
+            self._told.add(what)
+            wanted = "" if definition is None else f" with {', '.join(definition.dimensions)}"
+            log.warning("%s, which metrics_config does not declare%s: it is dropped.", what, wanted)
 
     def _add(self, place: Place | None, values: Sequence[float]) -> None:
         if place is None:

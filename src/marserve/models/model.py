@@ -29,11 +29,13 @@ class OpenedArchive:
     Attributes:
         location: what was asked for, as it is shown to the operator.
         folder: where it lies unpacked.
-        digest: SHA-256 of the archive file, "" for a folder that is used in place.
+        digest: SHA-256 of the archive file, "" for a folder that is used in place and for what was unpacked for it.
         manifest, signature: as read; the signature is None when the archive has none.
         config: the whole model-config.yaml, {} when there is none.
         python: interpreter of the environment that has what it requires; "" for the server's own.
+        is_alone: whether nothing of the server's packages is in that environment.
         download: file that was downloaded for it and is removed with it; "" for none.
+        own_folder: what was unpacked for it alone and is removed with it; "" for nothing.
     """
 
     location: str
@@ -43,7 +45,9 @@ class OpenedArchive:
     signature: Signature | None
     config: Mapping[str, object] = field(default_factory=dict)
     python: str = ""
+    is_alone: bool = False
     download: str = ""
+    own_folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ class ModelVersion:
         self.archive = archive
         self.config = config
         self.loaded_at_startup = False
+        self.is_restored = False
         self.job_deadline = min(house.job_deadline, config.client_timeout or house.job_deadline)
         self._house = house
         policy = BatchPolicy(config.batch_size, config.max_batch_delay)
@@ -131,6 +136,7 @@ class ModelVersion:
             response_timeout=config.response_timeout,
             startup_timeout=config.startup_timeout,
             python=archive.python or None,
+            environment=_without_places(house.pool.environment) if archive.is_alone else house.pool.environment,
             parallel=config.parallel,
             restart=replace(house.pool.restart, window=config.retry_timeout),
             has_tickets=config.has_job_tickets,
@@ -202,3 +208,8 @@ class ModelVersion:
         """Set the number of workers; returns at once, ``pool.wait_ready`` waits."""
         self.config = replace(self.config, min_workers=min_workers, max_workers=max_workers)
         self.pool.scale(min_workers)
+
+
+def _without_places(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of workers without what would show them the server's packages."""
+    return {name: value for name, value in environment.items() if name not in ("PYTHONPATH", "PYTHONHOME")}

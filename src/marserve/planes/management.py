@@ -15,6 +15,7 @@ from marserve.config.versions import VersionEntry, entry_of
 from marserve.errors import (
     BadRequest,
     Conflict,
+    DownloadError,
     EnvironmentFault,
     JobTimeout,
     LoadError,
@@ -26,11 +27,12 @@ from marserve.errors import (
 from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
 from marserve.models.registry import Model, Registry
 from marserve.planes.resolving import REGISTRATION_FIRST, Precedence, Registration, resolve, restored
+from marserve.supervisor.helper import remove_folder
 
 log = logging.getLogger("marserve.management")
 
 #: Opens what an operator named: fetches, checks, unpacks. Raises ServeError.
-Opener = Callable[[str], Awaitable[OpenedArchive]]
+Opener = Callable[[Registration], Awaitable[OpenedArchive]]
 
 
 async def _nothing() -> None:
@@ -57,6 +59,7 @@ class ManagementPlane:
         takes_bare: bool = False,
         first_distributed: int = 29500,
         has_versions: bool = True,
+        remove: Callable[[str], Awaitable[None]] = remove_folder,
     ) -> None:
         """Change what ``registry`` holds.
 
@@ -70,6 +73,7 @@ class ManagementPlane:
             takes_bare: take an archive without a handler, as TorchServe does: its workers cannot start.
             first_distributed: number of the first worker of several processes or GPUs.
             has_versions: whether a model can have several.
+            remove: removes a folder that was an archive's own.
         """
         self.registry = registry
         self._house = house
@@ -83,6 +87,7 @@ class ManagementPlane:
         self._names_after_file = names_after_file
         self._takes_bare = takes_bare
         self._has_versions = has_versions
+        self._remove_folder = remove
         #: Called after each change that somebody asked for, and waited for.
         self.on_change: Callable[[], Awaitable[None]] = _nothing
         self._is_open = is_open
@@ -106,11 +111,36 @@ class ManagementPlane:
         """
         if not self._is_open and not at_startup:
             raise MethodNotAllowed("Registering models is switched off.", "Set enable_model_api=true to allow it.")
+        archive = await self._opened(wanted)
         try:
-            archive = await self._opener(wanted.location)
+            version = self._add(self._name_of(wanted, archive, at_startup), wanted, archive, at_startup)
+        except BaseException:
+            if archive.own_folder:
+                await self._remove_folder(archive.own_folder)
+            raise
+        config = version.config
+        if config.min_workers > 0:
+            version.scale(config.min_workers, config.max_workers)
+            if wait:
+                await self._wait(version, keep=at_startup and self._house.pool.restart.repeats_failed_loads)
+            else:
+                self._in_background(self._wait_in_background(version))
+        self._house.observer.version_changed(version)
+        await self.on_change()
+        return version
+
+    async def _opened(self, wanted: Registration) -> OpenedArchive:
+        """Return what is to be registered; of what fails, the log has what an old server's answer does not tell."""
+        try:
+            return await self._opener(wanted)
+        except DownloadError as error:
+            log.error("%s", error)
+            raise
         except EnvironmentFault as error:
-            log.error("%s: %s", wanted.location, error)  # the old servers' answers do not tell why
+            log.error("%s: %s", wanted.location, error)
             raise about(error, wanted.model_name or error.model or file_model_name(wanted.location)) from None
+
+    def _name_of(self, wanted: Registration, archive: OpenedArchive, at_startup: bool) -> str:
         name = wanted.model_name or archive.manifest.model_name
         if not name and at_startup and self._names_after_file:
             name = file_model_name(wanted.location)
@@ -124,17 +154,7 @@ class ManagementPlane:
             no_handler = LoadError(f"{wanted.location} names no handler.", "Give a handler.")
             no_handler.fault = "no_handler"
             raise about(no_handler, name)
-        version = self._add(name, wanted, archive, at_startup)
-        config = version.config
-        if config.min_workers > 0:
-            version.scale(config.min_workers, config.max_workers)
-            if wait:
-                await self._wait(version, keep=at_startup and self._house.pool.restart.repeats_failed_loads)
-            else:
-                self._in_background(self._wait_in_background(version))
-        self._house.observer.version_changed(version)
-        await self.on_change()
-        return version
+        return name
 
     def _add(self, name: str, wanted: Registration, archive: OpenedArchive, at_startup: bool) -> ModelVersion:
         found = archive.manifest.version or "1.0"
@@ -152,6 +172,7 @@ class ManagementPlane:
         numbers = self._distributed_numbers(level) if level else self._numbers
         version = ModelVersion(name, found, archive, config, self._house, numbers)
         version.loaded_at_startup = at_startup
+        version.is_restored = wanted.entry is not None
         self.registry.add(version)
         return version
 
@@ -184,6 +205,7 @@ class ManagementPlane:
             self._take_out(model, version)
             self._remove_download(version)
         await version.pool.close()
+        await self._clear(version)
 
     def _take_out(self, model: Model, version: ModelVersion) -> None:
         """Remove a version, the default of its siblings or not."""
@@ -254,7 +276,10 @@ class ManagementPlane:
             error = JobTimeout(f"Timed out while cleaning resources: {name}", "Its workers have been ended by force.")
             error.fault = "unregister"
             found.pool.kill_all(error)
+            self._in_background(self._clear(found))
             raise about(error, name, found.version) from None
+        else:
+            await self._clear(found)
         finally:
             self._remove_download(found)
             await self.on_change()
@@ -265,6 +290,12 @@ class ManagementPlane:
         download = gone.archive.download
         if download and all(version.archive.download != download for version in self.registry):
             Path(download).unlink(missing_ok=True)
+
+    async def _clear(self, gone: ModelVersion) -> None:
+        """Remove what was unpacked for a version, once nobody can write to it any more."""
+        if gone.archive.own_folder:
+            await gone.pool.wait_until(lambda: not gone.pool.workers)
+            await self._remove_folder(gone.archive.own_folder)
 
     def list_models(self, limit: int, offset: int) -> tuple[list[ModelVersion], int | None]:
         """Return a page of default versions, sorted by name, and the offset of the next page.

@@ -29,15 +29,17 @@ INEFFECTIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Precedence:
-    """What of an archive's model-config is stronger than the registration; all else is weaker.
+    """What of an archive's model-config is stronger than the registration, all else is weaker; and how it is read.
 
     Attributes:
         archive_sets_workers: ``minWorkers`` and ``maxWorkers``, which then count together or not at all.
         archive_sets_timeouts: ``responseTimeout`` and ``startupTimeout``, those of the setting ``models`` too.
+        takes_odd_numbers: a ``maxBatchDelay`` of 0 stands for the default, and a batch size above the most for that.
     """
 
     archive_sets_workers: bool = False
     archive_sets_timeouts: bool = False
+    takes_odd_numbers: bool = False
 
 
 REGISTRATION_FIRST = Precedence()
@@ -53,6 +55,7 @@ class Registration:
         location: a name in the model store, or a URL.
         max_batch_delay, response_timeout, startup_timeout: seconds.
         is_preloaded: whether its workers are forked from a process that has loaded it.
+        is_signed: whether its download is signed for S3.
         entry: what a snapshot says of it, which wins over everything else.
     """
 
@@ -66,6 +69,7 @@ class Registration:
     response_timeout: float | None = None
     startup_timeout: float | None = None
     is_preloaded: bool | None = None
+    is_signed: bool = False
     entry: VersionEntry | None = None
 
 
@@ -94,15 +98,20 @@ def resolve(
     workers, most = _workers(config, wanted, defaults, precedence, (told and told.max_workers) or 0)
     delay = wanted.max_batch_delay
     if delay is None:
-        delay = _number(config, "maxBatchDelay", defaults.max_batch_delay * 1000.0) / 1000.0
+        delay = _delay(config, defaults.max_batch_delay * 1000.0, precedence) / 1000.0
     runtime = wanted.runtime or (told.runtime if told else "") or archive.manifest.runtime
     if runtime in FOREIGN_RUNTIMES:
         raise BadRequest(f"Workers of the runtime {runtime} cannot be started.", "Pack the archive for python3.")
     for key, why in ineffective(archive):
         log.warning("%s: %s has no effect: %s.", archive.location, key, why)
-    batch_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
-    if batch_size > MOST_JOBS:
-        raise BadRequest(f"A batch size of {batch_size} is too large.", f"The most is {MOST_JOBS}.")
+    asked_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
+    batch_size = min(asked_size, MOST_JOBS)
+    if asked_size > MOST_JOBS:
+        if not precedence.takes_odd_numbers:
+            raise BadRequest(f"A batch size of {asked_size} is too large.", f"The most is {MOST_JOBS}.")
+        log.warning(
+            "%s: a batch size of %d is too large; the most, %d, counts.", archive.location, asked_size, MOST_JOBS
+        )
     queue_size = _whole(config, "jobQueueSize", defaults.queue_size, least=1)
     if queue_size < batch_size:
         log.warning(
@@ -143,7 +152,11 @@ def _workers(
     if not precedence.archive_sets_workers:
         workers = _whole(config, "minWorkers", defaults.min_workers) if asked is None else asked
         return workers, max(workers, _whole(config, "maxWorkers", most or workers))
-    least, highest = _whole(config, "minWorkers", 0), _whole(config, "maxWorkers", 0)
+    given, highest = config.get("minWorkers"), _whole(config, "maxWorkers", 0)
+    # To TorchServe, 1 is the least that can be asked for, and nothing at all is less.
+    least = max(1, given) if type(given) is int else _whole(config, "minWorkers", 0)
+    if least == 1 != given:
+        log.warning("model-config.yaml: minWorkers is %r; 1 counts.", given)
     if 0 < least <= highest:
         return least, highest
     if least or highest:
@@ -155,6 +168,15 @@ def _workers(
         )
     workers = defaults.min_workers if asked is None else asked
     return workers, max(workers, most)
+
+
+def _delay(config: Mapping[str, object], default: float, precedence: Precedence) -> float:
+    """Return the delay of a batch, milliseconds."""
+    delay = _number(config, "maxBatchDelay", default)
+    if delay or not precedence.takes_odd_numbers or not default:
+        return delay
+    log.warning("model-config.yaml: maxBatchDelay is 0, which stands for the default; %g counts.", default)
+    return default
 
 
 def _timeout(
@@ -199,7 +221,8 @@ def _overridden(config: VersionConfig, entry: VersionEntry) -> VersionConfig:
     names = ("min_workers", "max_workers", "batch_size", "max_batch_delay", "response_timeout", "startup_timeout")
     told = {name: getattr(entry, name) for name in names}
     found = replace(config, **{name: value for name, value in told.items() if value is not None})
-    return replace(found, max_workers=max(found.min_workers, found.max_workers))
+    most = max(found.min_workers, found.max_workers)
+    return replace(found, max_workers=most, batch_size=min(found.batch_size, MOST_JOBS))
 
 
 def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:

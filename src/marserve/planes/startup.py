@@ -25,13 +25,9 @@ LOAD_AT_ONCE = 4
 
 def chosen(choices: Sequence[ModelChoice], store: Path | None) -> list[Registration]:
     """Return the registrations of what ``load_models`` names."""
-    wanted = []
-    for choice in choices:
-        if choice.location == ALL and store is not None:
-            wanted += [Registration(archive.name) for archive in list_store(store)]
-        else:
-            wanted.append(Registration(choice.location, choice.name or None))
-    return wanted
+    if list(choices) == [ModelChoice("", ALL)] and store is not None:
+        return [Registration(archive.name) for archive in list_store(store)]
+    return [Registration(choice.location, choice.name or None) for choice in choices if choice.location]
 
 
 def remembered(entries: Sequence[VersionEntry]) -> list[Registration]:

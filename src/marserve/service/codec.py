@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from marserve.errors import BadRequest, HandlerFault
-from marserve.service.forms import FORM_TYPES, read_form
+from marserve.service.forms import is_form, read_form
 from marserve.service.json_text import (
     Bytes,
     Json,
@@ -47,7 +47,7 @@ def decode(parts: Sequence[Part], decode_input: bool = True, style: str = NATIVE
     if len(parts) == 1 and decode_input and parts[0][1] == JSON_TYPE and parts[0][0] == b"body":
         return {"body": _decode_json(parts[0][2], style)}
     row: Dict[str, Any] = {}
-    for name, content_type, body in spread(parts):
+    for name, content_type, body in spread(parts, is_strict=style == NATIVE):
         mime = content_type
         if decode_input and mime:
             if b";" in mime:
@@ -64,8 +64,11 @@ def decode(parts: Sequence[Part], decode_input: bool = True, style: str = NATIVE
     return row
 
 
-def spread(parts: Sequence[Part]) -> Sequence[Part]:
+def spread(parts: Sequence[Part], is_strict: bool = False) -> Sequence[Part]:
     """Return the parts with each form replaced by one part a field; a plain request comes back as it is.
+
+    So does a multipart form that names no boundary, unless ``is_strict``: clients that send bytes under that
+    content type were served by the old servers.
 
     Raises:
         BadRequest: a form that cannot be taken apart.
@@ -74,7 +77,7 @@ def spread(parts: Sequence[Part]) -> Sequence[Part]:
         return parts
     fields: List[Part] = []
     for part in parts:
-        if part[0] == b"body" and part[1].partition(b";")[0].strip().lower() in FORM_TYPES:
+        if part[0] == b"body" and is_form(part[1], needs_boundary=not is_strict):
             fields.extend(read_form(part[1], bytes(part[2])))
         else:
             fields.append(part)

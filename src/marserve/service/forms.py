@@ -10,14 +10,18 @@ from marserve.errors import BadRequest
 
 MULTIPART = b"multipart/form-data"
 URLENCODED = b"application/x-www-form-urlencoded"
-FORM_TYPES = (MULTIPART, URLENCODED)
-
 #: Name, content type (empty for a plain field), value.
 Field = Tuple[bytes, bytes, bytes]
 
 _BOUNDARY = re.compile(rb';\s*boundary=(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
 _PARAMETER = re.compile(rb';\s*(name|filename\*?)=(?:"((?:[^"\\]|\\.)*)"|([^\s;]*))', re.IGNORECASE)
 _ESCAPED = re.compile(rb'\\(["\\])')
+
+
+def is_form(content_type: bytes, *, needs_boundary: bool) -> bool:
+    """Whether a body of that type is a form; without a boundary a multipart one is none where that is needed."""
+    mime = content_type.partition(b";")[0].strip().lower()
+    return mime == URLENCODED or (mime == MULTIPART and bool(not needs_boundary or _BOUNDARY.search(content_type)))
 
 
 def read_form(content_type: bytes, body: bytes) -> List[Field]:

@@ -165,7 +165,7 @@ async def _described(entry: Entry, context: Context, job: RequestInfo, style: st
     describe = getattr(entry.service, "describe_handle", None)
     try:
         result = [describe()] if callable(describe) else await entry.handle([{}], context)  # type: ignore[misc]
-        return encode_description(result, style)
+        return encode_description(result, context, style)
     except Exception as error:
         return Outcome(b"", b"", failure_of(error, style))
 

@@ -116,18 +116,17 @@ def _described(entry: Entry, context: Context, job: RequestInfo, style: str) -> 
     describe = getattr(entry.service, "describe_handle", None)
     try:
         result = [describe()] if callable(describe) else entry.handle([{}], context)
-        return encode_description(result, style)
+        return encode_description(result, context, style)
     except Exception as error:
         return Outcome(b"", b"", failure_of(error, style))
 
 
-def encode_description(result: object, style: str) -> Outcome:
+def encode_description(result: object, context: Context, style: str) -> Outcome:
     """Return the outcome of a job that asked for a description."""
     failure = check_result(result, 1)
     if failure is not None:
         return Outcome(b"", b"", failure)
-    body, content_type = encode(result[0], style)  # type: ignore[index]
-    return Outcome(body, content_type)
+    return encode_results(result, context, style)[0]  # type: ignore[arg-type]
 
 
 def _handle(

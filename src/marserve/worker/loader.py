@@ -41,6 +41,7 @@ COMPAT = str(Path(__file__).resolve().parents[1] / "compat")
 TEMPLATES = str(Path(COMPAT) / "mms_template")
 #: Handlers that an archive may name without carrying a file.
 BUILT_IN = {
+    "mxnet_service": "marserve.service.mxnet:MXNetService",
     "onnx_service": "marserve.service.onnx:OnnxService",
     "torch_service": "marserve.service.torch:TorchService",
     "base_handler": "ts.torch_handler.base_handler",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -11,6 +14,18 @@ from pairs import PATIENCE, until
 from rows import House, Product
 
 ECHO = "def handle(data, context):\n    return [str(row) for row in data] if data else None\n"
+WAITS = """
+import os, pathlib, time
+
+def handle(data, context):
+    if data is None:
+        return None
+    folder = pathlib.Path(os.environ["FOLDER"])
+    (folder / "begun").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return ["went"]
+"""
 
 
 @pytest.mark.row("B1")
@@ -72,7 +87,45 @@ def test_a_second_server_is_refused(product: Product, house: House) -> None:
 @pytest.mark.row("B5")
 def test_the_version(product: Product, house: House) -> None:
     told = product.run(house.folder, "torchserve", "--version")
-    assert (told.returncode, told.stdout.rsplit(" ", 1)[0]) == (0, "TorchServe Version is")
+    assert (told.returncode, told.stdout) == (0, "TorchServe Version is 0.12.0\n")
+
+
+@pytest.mark.row("B2")
+def test_a_terminal_that_goes_away_ends_the_server(product: Product, house: House) -> None:
+    house.archive("waits", WAITS)
+    server = house.start("waits.mar", environment={"FOLDER": str(house.folder)})
+    pid_file = house.folder / ".model_server.pid"
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(server.ask("/predictions/waits", "x").status))
+    if not product.is_genuine:
+        asking.start()
+        until("the request is running", (house.folder / "begun").exists)
+
+    os.kill(int(pid_file.read_text().split()[0]), signal.SIGHUP)
+    if product.is_genuine:  # at once, whatever runs, and the file stays
+        server.process.wait(PATIENCE)
+        return
+    server.wait_for_line("SIGHUP: draining")
+    os.kill(server.process.pid, signal.SIGHUP)  # the shell tells it too
+    (house.folder / "go").touch()
+    asking.join(PATIENCE)
+    assert (answers, server.process.wait(PATIENCE)) == ([200], 0)
+    assert not pid_file.exists()
+
+
+@pytest.mark.row("B2")
+def test_under_nohup_it_goes_on(house: House) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it starts inherits that
+    try:
+        server = house.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    os.killpg(server.process.pid, signal.SIGHUP)
+
+    assert server.ask("/ping").status == 200
+    server.end()
+    assert "SIGHUP" not in server.log
 
 
 @pytest.mark.row("B1")

@@ -308,7 +308,7 @@ def flagged(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Itera
     log = house.folder / "log4j2.xml"
     log.write_text(
         "<Configuration><Appenders><Console name='c' target='SYSTEM_OUT'/></Appenders>"
-        "<Loggers><Root level='info'><AppenderRef ref='c'/></Root></Loggers></Configuration>"
+        "<Loggers><Root level='error'><AppenderRef ref='c'/></Root></Loggers></Configuration>"
     )
     inert = ("--log-config", str(log), "--cpp-log-config", str(log), "--ppath", str(house.folder))
     far = f"far={(house.folder / 'far.mar').as_uri()}"
@@ -342,8 +342,13 @@ def test_flags_that_need_a_jvm_stop_no_start_and_are_told(flagged: Running, prod
     if product.is_genuine:
         assert "Warning: TorchServe is using non-default JVM parameters: -Xmx512m" in flagged.log
         return
-    for name in ("--log-config", "--cpp-log-config", "--plugins-path", "vmargs"):
+    for name in ("--cpp-log-config", "--plugins-path", "vmargs"):
         assert f"{name} has no effect" in flagged.log
+
+
+@pytest.mark.row("B11")
+def test_the_level_of_a_file_of_log4j_counts(flagged: Running) -> None:
+    assert "INFO" not in flagged.log
 
 
 @pytest.mark.row("B10")

@@ -43,7 +43,6 @@ def handle(data, context):
     context.set_response_status(299, "Quite Well", 0)
     properties = dict(context.system_properties)
     properties["model_dir"] = os.path.realpath(properties["model_dir"]) == os.path.realpath(os.getcwd())
-    properties["server_version"] = name(properties["server_version"])
     told = {
         "class": name(context),
         "calls": context.calls,
@@ -444,7 +443,7 @@ def test_everything_that_a_context_has_and_does(server: Running) -> None:
             "gpu_id": None,
             "batch_size": 1,
             "server_name": "MMS",
-            "server_version": "builtins.str",
+            "server_version": "0.12.0",
             "limit_max_image_pixels": True,
         },
         "request_ids": {"0": id},

@@ -339,6 +339,49 @@ def test_a_place_that_cannot_be_written_is_done_without(house: House) -> None:
     assert {path.name for path in (house.folder / "two").glob("*.log")} == METRICS_FILES
 
 
+PRINTS = """
+def handle(data, context):
+    if data is None:
+        return None
+    print("[METRICS]Printed.Count:3|#Color:red,Level:Model|#type:GAUGE|#hostname:there,1700000000,its", flush=True)
+    print("[METRICS]this is none", flush=True)
+    return ["printed"] * len(data)
+"""
+#: Tells one metric of the host, one that nobody has declared, and what is not read: it comes after an empty line.
+COLLECTOR = """
+import sys
+
+assert sys.argv[1:] == ["--with", "words"]
+print("CPUUtilization.Percent:42.5|#Level:Host|#hostname:there,1700000000")
+print("Unknown.Percent:1|#Level:Host|#hostname:there,1700000000")
+print()
+print("MemoryUsed.Megabytes:1|#Level:Host|#hostname:there,1700000000")
+"""
+
+
+@pytest.mark.row("L4", "L7")
+def test_what_a_handler_and_a_command_print_counts(house: House) -> None:
+    house.archive("prints", PRINTS)
+    collector = house.folder / "collector.py"
+    collector.write_text(COLLECTOR)
+    settings = {
+        "metrics_mode": "prometheus",
+        "model_metrics_auto_detect": "true",
+        "disable_system_metrics": "false",
+        "system_metrics_cmd": f"{collector}  --with words",
+    }
+    server = house.start("prints.mar", settings=settings)
+    assert server.ask("/predictions/prints", "x").status == 200
+    for name in ("Printed", "CPUUtilization"):
+        until(f"{name} is exposed", lambda wanted=name: has_sample(server, wanted))
+
+    lines = scrape(server)
+    assert samples(lines, "Printed") == ['Printed{Color="red",Level="Model",Hostname="there",} 3.0']
+    assert samples(lines, "CPUUtilization") == ['CPUUtilization{Level="Host",Hostname="there",} 42.5']
+    assert not samples(lines, "MemoryUsed")
+    assert not samples(lines, "Unknown")
+
+
 @pytest.mark.row("L7")
 def test_the_host_is_not_measured_where_that_is_switched_off(house: House) -> None:
     settings = {"metrics_mode": "prometheus", "disable_system_metrics": "true"}

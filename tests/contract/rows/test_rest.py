@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -43,6 +44,20 @@ def handle(data, context):
         context.set_response_header(0, name, "5")
     return [json.dumps([repr(data[0]["body"]), context.get_all_request_header(0)["body"]])]
 """
+SAYS = """
+class Says:
+    def initialize(self, context):
+        self.answers = iter([None, "words", "raise", {"a": 1, "b": None}])
+
+    def handle(self, data, context):
+        said = next(self.answers)
+        if said == "raise":
+            raise ValueError("as it was asked")
+        if said and "a" in said:
+            context.set_response_status(418, "Teapot", 0)
+            context.set_response_header(0, "X-Own", "1")
+        return [said]
+"""
 SETTINGS = {
     "allowed_urls": "http://127.0.0.1:1/allowed/.*",
     "blacklist_env_vars": ".*SECRET.*|HIDDEN",
@@ -50,6 +65,7 @@ SETTINGS = {
     "cors_allowed_methods": "GET, POST, PUT, OPTIONS",
     "cors_allowed_headers": "X-Custom-Header",
     "metrics_mode": "prometheus",
+    "ts_open_inference_protocol": "true",
 }
 ORIGIN = "https://page.example"
 
@@ -61,8 +77,9 @@ def server(shared_house: House) -> Running:
     shared_house.archive("seen", SEEN)
     shared_house.archive("stream", STREAM)
     shared_house.archive("told", TOLD)
+    shared_house.archive("says", SAYS)
     environment = {"MY_SECRET_KEY": "1", "HIDDEN": "2", "HIDDEN_NOT": "3", "SEEN": "4"}
-    models = ("echo.mar", "seen.mar", "stream.mar", "told.mar")
+    models = ("echo.mar", "seen.mar", "stream.mar", "told.mar", "says.mar")
     return shared_house.start(*models, settings=SETTINGS, environment=environment)
 
 
@@ -109,7 +126,56 @@ def test_what_is_no_http_is_told_so(server: Running) -> None:
         head, _, body = raw.recv(4096).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert re.search(rb"\r\nx-request-id: [0-9a-f-]{36}(\r\n|$)", head)
     assert json.loads(body) == {"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."}
+
+
+@pytest.mark.row("E8")
+def test_an_empty_name_is_a_name(server: Running) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for answer in (
+        server.ask("/invocations?model_name=", "x"),
+        server.ask("/invocations", "model_name=&data=1", headers=form),
+    ):
+        assert answer.json() == {"code": 404, "type": "ModelNotFoundException", "message": "Model not found: "}
+
+
+@pytest.mark.row("E22")
+def test_bytes_that_call_themselves_a_form_without_a_boundary(server: Running) -> None:
+    answer = server.ask("/predictions/told", b"raw", headers={"Content-Type": "multipart/form-data"})
+
+    assert answer.json()[0] == repr(bytearray(b"raw"))
+
+
+@pytest.mark.row("E22")
+def test_a_form_that_breaks_off(product: Product, server: Running) -> None:
+    said = '--x\r\ncontent-disposition: form-data; name="body"\r\n\r\nwhole\r\n--x\r\ncontent-disposition: form-data'
+    answer = server.ask("/predictions/told", said, headers={"Content-Type": "multipart/form-data; boundary=x"})
+
+    if product.is_genuine:  # what is there of it
+        assert answer.json()[0] == repr(bytearray(b"whole"))
+    else:
+        assert (answer.status, answer.json()["message"]) == (400, "The form breaks off before its last boundary.")
+
+
+@pytest.mark.row("F19")
+def test_whatever_a_service_says_of_itself_is_told(server: Running) -> None:
+    answers = [server.manage("GET", "/models/says?customized=true") for _ in range(4)]
+
+    assert [answer.status for answer in answers] == [200, 200, 503, 418]
+    assert answers[2].json()["message"] == "Prediction failed"
+    said = [answers[index].json()[0]["customizedMetadata"] for index in (0, 1, 3)]
+    assert said == [{}, {}, {"a": 1}]
+    assert answers[3].headers["X-Own"] == "1"
+
+
+@pytest.mark.row("E10")
+@pytest.mark.row("E30")
+def test_the_version_that_is_told(server: Running) -> None:
+    for door in ("inference", "management"):
+        told = server.ask("/", method="OPTIONS", door=door).json()
+        assert told["info"]["version"] == "0.12.0"
+    assert server.ask("/v2").json()["version"] == "0.12.0"
 
 
 # ---- streams

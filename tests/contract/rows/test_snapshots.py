@@ -77,6 +77,7 @@ def test_three_kinds_are_written_and_bring_back_what_was_served(house: House, pr
     house.archive("b", CODE)
     server = house.start("a.mar", "b.mar", flags=FLAGS, settings={"job_queue_size": "7", "own_key": "a: b = c"})
     assert occasions(house) == ["startup"]
+    assert server.describe("a")["loadedAtStartup"] is True
     found = newest(house)
     assert (found["job_queue_size"], found["own_key"]) == ("7", "a: b = c")
     snapshot = json.loads(found["model_snapshot"])
@@ -106,7 +107,8 @@ def test_three_kinds_are_written_and_bring_back_what_was_served(house: House, pr
     assert [model["modelName"] for model in again.manage("GET", "/models").json()["models"]] == ["a"]
     assert again.manage("GET", "/models/a").json()[0]["modelVersion"] == "2.0"
     again.wait_for_workers("a", 2)
-    assert again.describe("a")["batchSize"] == 3
+    entry = again.describe("a")
+    assert (entry["batchSize"], entry["loadedAtStartup"]) == (3, False)
     assert again.ask("/predictions/a", b"x").text == "2.0"
     assert again.ask("/predictions/a/1.0", b"x").text == "1.0"
     assert occasions(house)[-2:] == ["shutdown", "startup"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from http.client import BAD_REQUEST
 
 from marserve.doors.http.dialects import Dialect, status_phrase
@@ -51,8 +52,9 @@ class HttpApplication:
         if status == BAD_REQUEST:
             error.fault = "unreadable"
         told = self._dialect.error_body(error)
+        standing = self._dialect.standing_headers + b"x-request-id: %s\r\n" % str(uuid.uuid4()).encode()
         if told.status == status:
             pairs = list(zip(told.headers[::2], told.headers[1::2], strict=True))
-            return self._dialect.standing_headers + render_headers(pairs), told.body
+            return standing + render_headers(pairs), told.body
         body = self._dialect.json_body({"code": status, "type": "HttpError", "message": message})
-        return self._dialect.standing_headers + b"content-type: application/json\r\n", body
+        return standing + b"content-type: application/json\r\n", body

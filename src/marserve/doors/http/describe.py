@@ -102,7 +102,8 @@ def _torchserve(version: ModelVersion, seen: Seen) -> dict[str, object]:
         "useJobTicket": config.has_job_tickets,
         "useVenv": version.archive.config.get("useVenv") is True,
         **_WITHOUT_FEATURES,
-        "loadedAtStartup": loaded_at_startup,
+        # Of what a snapshot brings back, TorchServe says that it came later.
+        "loadedAtStartup": loaded_at_startup and not version.is_restored,
         "workers": [_old_worker(version, worker, seen) for worker in version.pool.workers],
         "jobQueueStatus": {
             "remainingCapacity": max(0, version.queue.bound - len(version.queue)),
@@ -115,6 +116,7 @@ def _native(version: ModelVersion, seen: Seen) -> dict[str, object]:
     pool, archive = version.pool, version.archive
     return {
         **_torchserve(version, seen),
+        "loadedAtStartup": version.loaded_at_startup,
         "workers": [_worker(version, worker, seen) for worker in pool.workers],
         "state": str(pool.state),
         "handler": version.config.handler,

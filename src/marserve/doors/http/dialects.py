@@ -7,7 +7,7 @@ An error may carry ``model`` and ``version`` (texts; "" for none), set by ``erro
 carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``), and so may a ``NotAuthorized`` (``wrong_kind``,
 ``renewal``, ``renewal_wrong_kind``), what is no HTTP (``unreadable``) and what management refuses (``describe``,
 ``set_default``, ``negative``, ``nameless``, ``unregister``), a ``WorkerDied`` (``killed``) and an ``OutOfMemory``
-(``load``). An error without them is told in its own words.
+(``load``), or an ``EnvironmentFault`` (``venv``, ``own``). An error without them is told in its own words.
 """
 
 import json
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
 
+from marserve import __version__
 from marserve.errors import LoadError, PredictionException, ServeError
 
 _JSON = (b"content-type", b"application/json")
@@ -59,18 +60,14 @@ class Ping(NamedTuple):
     text: str
 
 
-class AsItIs(NamedTuple):
-    """A part of a JSON answer that is somebody else's: its nulls stay."""
-
-    value: object
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One dialect.
 
     Attributes:
         name: native, torchserve or mms.
+        version: release that clients and services are told: that of the old server whose contract is kept, since
+            what they do may depend on it; natively our own.
         errors: by kind of error, or ``kind.fault``; what is not there is answered as ``Internal``.
         standing_headers: raw header lines of every answer, beside x-request-id.
         json_indent: blanks a level, None for the compact form.
@@ -94,6 +91,7 @@ class Dialect:
     errors: Mapping[str, ErrorRow]
     texts: Mapping[str, str]
     ping: Mapping[str, Ping]
+    version: str = __version__
     standing_headers: bytes = b""
     json_indent: int | None = None
     closes_on_error: bool = False
@@ -169,8 +167,6 @@ def _message(row: ErrorRow, error: ServeError) -> str:
 
 
 def _without_none(value: object) -> object:
-    if isinstance(value, AsItIs):
-        return value.value
     if isinstance(value, Mapping):
         return {key: _without_none(member) for key, member in value.items() if member is not None}
     if isinstance(value, list | tuple):
@@ -300,6 +296,8 @@ _TORCHSERVE_ERRORS: dict[str, ErrorRow] = {
     "ArchiveError": ErrorRow(400, "InvalidModelException"),
     "DownloadError": ErrorRow(400, "DownloadArchiveException"),
     "EnvironmentFault": ErrorRow(400, "ModelException", "Custom pip package installation failed for model {model}"),
+    # TorchServe knows no environments like these, so there is no text of its own to keep.
+    "EnvironmentFault.own": ErrorRow(400, "ModelException"),
     "EnvironmentFault.venv": ErrorRow(400, "ModelException", "Virtual environment creation failed for model {model}"),
     "ManifestError": ErrorRow(400, "InvalidModelException"),
     "SignatureError": ErrorRow(400, "InvalidModelException"),
@@ -323,6 +321,7 @@ _NO_DESCRIBER = (
 
 TORCHSERVE = Dialect(
     name="torchserve",
+    version="0.12.0",
     errors={
         **_TORCHSERVE_ERRORS,
         "ArchiveExists": ErrorRow(500, _INTERNAL),
@@ -354,6 +353,7 @@ _MMS_NO_WORKER = "No worker is available to serve request for model: {model}. Co
 
 MMS = Dialect(
     name="mms",
+    version="1.1.11",
     errors={
         **_TORCHSERVE_ERRORS,
         "ModelNotFound.store": ErrorRow(404, "ModelNotFoundException", "Model not found in model store: {model}"),

@@ -11,7 +11,7 @@ from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
 from marserve.doors.http.timing import ASKED, OFF, is_wanted, timing_header
-from marserve.errors import BadRequest, ServeError
+from marserve.errors import BadRequest, ModelNotFound, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
 from marserve.wire.frames import encode_meta
@@ -158,38 +158,44 @@ class InvocationsLane(PredictionLane):
 
     def __init__(self, door: InferenceDoor, query: str) -> None:
         super().__init__(door, JobKind.PREDICT, "", None, query=query if door.dialect.name != "native" else "")
-        self._query_model = dict(parse_qsl(query)).get("model_name", "")
+        self._query_model = self._counting(dict(parse_qsl(query, keep_blank_values=True)).get("model_name"))
+
+    def _counting(self, name: str | None) -> str | None:
+        """Return a name that was given; an empty one is one for TorchServe alone."""
+        return name if name or self.door.dialect.name == "torchserve" else None
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
         """See ``PredictionLane``.
 
         Raises:
             BadRequest: no name was given, and several models are served.
+            ModelNotFound: an empty one was given, which TorchServe then takes for a name.
         """
         only = self.door.only_model()
         name = self._query_model
-        if not name and not (only and self.door.dialect.name == "mms"):
+        if name is None and not (only and self.door.dialect.name == "mms"):
             # Multi Model Server promises to look at the form, and does not: who sends one asks the only model.
-            name = _form_field(exchange, content_type, b"model_name")
-        name = name or only
-        if not name:
-            raise BadRequest(
-                "Parameter model_name is required.",
-                "Name the model in the query (?model_name=…) or in a form field model_name.",
-            )
-        return name
+            name = self._counting(_form_field(exchange, content_type, b"model_name"))
+        if name or only:
+            return name or only
+        if name is not None:
+            raise ModelNotFound("Model not found: ")
+        raise BadRequest(
+            "Parameter model_name is required.",
+            "Name the model in the query (?model_name=…) or in a form field model_name.",
+        )
 
 
-def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str:
-    """Return a form's field, "" when there is none: all that the server ever reads of a body."""
+def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str | None:
+    """Return a form's field, None when there is none: all that the server ever reads of a body."""
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == b"application/x-www-form-urlencoded":
-        return dict(parse_qsl(exchange.body().decode("latin-1"))).get(name.decode(), "")
+        return dict(parse_qsl(exchange.body().decode("latin-1"), keep_blank_values=True)).get(name.decode())
     if kind == b"multipart/form-data":
         marker = b'name="' + name + b'"\r\n\r\n'
         _, found, rest = exchange.body().partition(marker)
-        return rest.partition(b"\r\n")[0].decode("utf-8", "replace") if found else ""
-    return ""
+        return rest.partition(b"\r\n")[0].decode("utf-8", "replace") if found else None
+    return None
 
 
 class InferenceDoor:

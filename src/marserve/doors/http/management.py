@@ -65,6 +65,12 @@ STARTUP_TIMEOUT = Parameter(
 PRELOAD_MODEL = Parameter(
     "preload_model", FLAG, "Whether to load once, and fork the workers from that.", "preload_model"
 )
+S3_SSE_KMS = Parameter(
+    "s3_sse_kms",
+    FLAG,
+    "Whether to sign the download with the keys that the server's environment has for S3.",
+    "false",
+)
 REGISTERS_SYNCHRONOUSLY = Parameter("synchronous", FLAG, "Whether to answer once the workers are ready.", "true")
 MIN_WORKER = Parameter("min_worker", INTEGER, "Workers to have.", "1")
 MAX_WORKER = Parameter("max_worker", INTEGER, "Most workers; may not be less.", "min_worker")
@@ -103,7 +109,7 @@ class ManagementDoor:
         self._replies = replies
         self._dialect = replies.dialect
         is_mms = replies.dialect.name == "mms"
-        self._register = (*REGISTER, PRELOAD_MODEL) if is_mms else REGISTER
+        self._register = (*REGISTER, PRELOAD_MODEL if is_mms else S3_SSE_KMS)
         self._scale = (*SCALE, MODEL_VERSION) if replies.dialect.has_versions else SCALE
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -177,6 +183,7 @@ class ManagementDoor:
             initial_workers=given[INITIAL_WORKERS],
             response_timeout=self._seconds(given),
             is_preloaded=given[PRELOAD_MODEL],
+            is_signed=bool(given[S3_SSE_KMS]),
             startup_timeout=given[STARTUP_TIMEOUT],
         )
 
@@ -208,7 +215,9 @@ class ManagementDoor:
         versions = self._plane.describe(name, version)
         entries = await describe(versions, self._dialect)
         if given[CUSTOMIZED] and version != ALL_VERSIONS and isinstance(entries, list):
-            entries[0]["customizedMetadata"] = await customized(self._inference, name, version)
+            said = await customized(self._inference, name, version)
+            entries[0]["customizedMetadata"] = said.metadata
+            return self._replies.json(entries, said.status, said.headers)
         return self._replies.json(entries)
 
     async def is_ready(self, request: Request) -> Response:

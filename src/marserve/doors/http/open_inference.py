@@ -8,7 +8,6 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-import marserve
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
 
@@ -31,7 +30,7 @@ class OpenInferenceDoor:
 
     async def server(self, request: Request) -> Response:
         """Answer with name, version and what is understood."""
-        told = {"name": "Torchserve", "version": marserve.__version__, "extenstion": ["kserve", "kubeflow"]}
+        told = {"name": "Torchserve", "version": self._replies.dialect.version, "extenstion": ["kserve", "kubeflow"]}
         return self._replies.json(told)
 
     async def live(self, request: Request) -> Response:

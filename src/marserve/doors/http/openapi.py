@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-import marserve
 from marserve.archive.signature import Signature
 from marserve.doors.http.dialects import Dialect
 from marserve.doors.http.parameters import Parameter
@@ -44,7 +43,7 @@ def document(dialect: Dialect, endpoints: Iterable[Endpoint], versions: Iterable
     errors = {name: {"type": _MEMBER_TYPES.get(name, "string")} for name in dialect.error_members}
     return {
         "openapi": OPENAPI_VERSION,
-        "info": {"title": _TITLES[dialect.name], "version": marserve.__version__},
+        "info": {"title": _TITLES[dialect.name], "version": dialect.version},
         "paths": paths,
         "components": {"schemas": {"Error": {"type": "object", "properties": errors}}},
     }

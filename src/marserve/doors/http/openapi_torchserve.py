@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import marserve
+from marserve.doors.http.dialects import TORCHSERVE
 from marserve.doors.http.openapi_old import (
     ACCEPTED,
     ANYTHING,
@@ -249,7 +249,7 @@ def of_address(doors: Collection[str]) -> Json:
     # The metrics come last, whichever doors are there.
     operations.sort(key=lambda operation: operation is _METRICS_OPERATION)
     about = "TorchServe is a flexible and easy to use tool for serving deep learning models"
-    return document({"title": "TorchServe APIs", "description": about}, marserve.__version__, operations)
+    return document({"title": "TorchServe APIs", "description": about}, TORCHSERVE.version, operations)
 
 
 def of_predictions(model: str) -> Json:
@@ -264,4 +264,4 @@ def of_predictions(model: str) -> Json:
 
 def of_management(model: str) -> Json:
     """Return the description of one model's management."""
-    return document({"title": f"RESTful Management API for: {model}"}, marserve.__version__, _ONE_MODEL)
+    return document({"title": f"RESTful Management API for: {model}"}, TORCHSERVE.version, _ONE_MODEL)

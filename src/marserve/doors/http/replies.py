@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from marserve.doors.http.dialects import Dialect
@@ -19,9 +21,18 @@ class Replies:
         """Whether this is the server's own dialect: strict, and telling more than the old servers."""
         return self.dialect.name == "native"
 
-    def json(self, value: object, status: int = 200) -> Response:
-        """Return a JSON answer; members that are None are left out."""
-        return Response(self.dialect.json_body(value), status, media_type="application/json")
+    def json(self, value: object, status: int = 200, headers: Sequence[bytes] = ()) -> Response:
+        """Return a JSON answer; members that are None are left out.
+
+        Args:
+            headers: flat, name, value, name, value; a content type among them counts.
+        """
+        response = Response(self.dialect.json_body(value), status)
+        pairs = list(zip(headers[::2], headers[1::2], strict=True))
+        if not any(name.lower() == b"content-type" for name, _ in pairs):
+            pairs.append((b"content-type", b"application/json"))
+        response.raw_headers.extend(pairs)
+        return response
 
     def status(self, event: str, status: int = 200, **values: object) -> Response:
         """Return ``{"status": …}`` with the dialect's text for an event."""

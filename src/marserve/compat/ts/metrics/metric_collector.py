@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 
-from . import system_metrics
-from .process_memory_metric import check_process_mem_usage
-
 
 def main() -> None:
     """Print them as lines."""
+    # By whole names: ``system_metrics_cmd`` runs this file as a script, which has no package around it.
+    from ts.metrics import system_metrics
+    from ts.metrics.process_memory_metric import check_process_mem_usage
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", type=int, help="number of GPUs")
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
