@@ -75,7 +75,7 @@ def server(store: Path) -> Iterator[LiveServer]:
     place = store.parent / "path"
     place.mkdir()
     (place / "operators_own.py").touch()
-    with serving(store, environment={"PYTHONPATH": str(place)}) as server:
+    with serving(store, environment={"PYTHONPATH": str(place)}, cache=store.parent / "cache") as server:
         yield server
 
 
@@ -113,6 +113,13 @@ def test_an_environment_is_made_once(server: LiveServer, store: Path) -> None:
     assert "second: " not in server.log
 
 
+def test_the_servers_interpreter_alone_shows_nothing_of_the_server(server: LiveServer, store: Path) -> None:
+    make_archive(store, "same", PLAIN, config={"requirements": ["orjson"]})
+    assert register(server, "same").status_code == 200
+    expected = {"python": list(sys.version_info[:2]), "orjson": True, "leaks": []}
+    assert server.predict("same", 1).json()["about"] == expected
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [
@@ -131,6 +138,8 @@ def test_what_cannot_be_had_is_told_in_the_answer(
     assert (answer.status_code, answer.json()["type"]) == (400, "EnvironmentFault")
     assert why in answer.text
     assert server.manage("GET", "/models/failing").status_code == 404
+    made = [each for each in (store.parent / "cache" / "environments").iterdir() if each.is_dir()]
+    assert all((each / ".ready").exists() for each in made)
 
 
 def test_an_old_servers_users_are_told_too(store: Path) -> None:

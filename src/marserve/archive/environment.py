@@ -64,7 +64,11 @@ def environment_for(needs: Needs, root: Path, tell: Tell = lambda line: None, do
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _READY).exists():  # else somebody else has made it meanwhile
-            _make(folder, needs, python, tell)
+            try:
+                _make(folder, needs, python, tell)
+            except EnvironmentFault:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     return folder
 
 
