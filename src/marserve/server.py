@@ -7,54 +7,51 @@ import contextlib
 import gc
 import logging
 import os
-import re
 import resource
 import shutil
 import signal
-import socket
-import tempfile
-import uuid
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 
 from marserve import __version__
 from marserve.archive.cache import writable_root
-from marserve.archive.manifest import Manifest
-from marserve.archive.signature import Signature
 from marserve.config.settings import Settings
 from marserve.config.snapshot_files import FOLDER
 from marserve.doors.auth import KeyFile, Keys
 from marserve.doors.http.app import build_app
 from marserve.doors.http.application import HttpApplication, https_only
-from marserve.doors.http.certificates import keystore_pem, self_signed_pem
 from marserve.doors.http.cors import cors_headers, cors_pairs
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
 from marserve.doors.http.listener import Listener
-from marserve.doors.http.sagemaker import SageMaker
-from marserve.doors.http.tls import TlsContext, tls_context, tls_context_of
+from marserve.doors.http.tls import TlsContext
 from marserve.errors import ShuttingDown
+from marserve.fittings import (
+    ArchiveOpener,
+    definitions_of,
+    gpu_count,
+    runtime_folder,
+    sagemaker_of,
+    tally_of,
+    tls_of,
+    worker_environment,
+)
 from marserve.metrics.collector import Collector
 from marserve.metrics.command import HostCommand
-from marserve.metrics.definitions import SHIPPED, Definitions, read_definitions
 from marserve.metrics.lines import OnLine, PrintedMetrics
 from marserve.metrics.phrases import Phrases
-from marserve.metrics.simpleclient import java_double
 from marserve.metrics.system import HostWatch
-from marserve.metrics.tally import Tally, mms_number
-from marserve.models.model import House, OpenedArchive, VersionConfig
+from marserve.models.model import House, VersionConfig
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
-from marserve.planes.resolving import Precedence, Registration
+from marserve.planes.resolving import Precedence
 from marserve.planes.snapshots import Snapshots
 from marserve.planes.startup import chosen, load, remembered
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.guard import Guard
-from marserve.supervisor.helper import remove_folder, run_helper
 from marserve.supervisor.lifecycle import RESTARTS
 from marserve.supervisor.pool import PoolSettings
 from marserve.supervisor.process import adopt_orphans, end_orphans
@@ -70,8 +67,6 @@ worker_log.setLevel(logging.DEBUG)
 POLL = 0.0002
 #: Objects between two collections: a request makes a few dozen, and leaves none behind.
 GC_THRESHOLD = 20_000
-#: Longest path of a unix socket, bytes: what macOS allows; Linux allows four more.
-LONGEST_SOCKET_PATH = 103
 
 #: Called with the bound addresses once the start-up is done.
 OnReady = Callable[[list[str]], None]
@@ -130,8 +125,6 @@ class Server:
                 settings.cache_folder,
                 why,
             )
-        #: Old handlers write into their model's folder: each model has its own, which ends with it.
-        self._models = runtime / "models"
         self._registry = Registry()
         self._gate = Gate(runtime / "gate.sock")
         self._guard = Guard(runtime)
@@ -190,7 +183,8 @@ class Server:
         self.management = ManagementPlane(
             self._registry,
             house,
-            self._open,
+            # Old handlers write into their model's folder: each model has its own, which ends with it.
+            ArchiveOpener(settings, self._cache, runtime / "models"),
             defaults,
             is_open=settings.enable_model_api,
             unregister_timeout=settings.unregister_model_timeout,
@@ -216,55 +210,6 @@ class Server:
         if settings.has_keys:
             self._keys = Keys(settings.token_expiration_min, self._key_file.write)
         self._listeners: list[Listener] = []
-
-    async def _open(self, wanted: Registration) -> OpenedArchive:
-        """Fetch, check and unpack an archive in a helper process."""
-        settings, location = self._settings, wanted.location
-        arguments = ["--root", str(self._cache), "--location", location]
-        own = self._models / uuid.uuid4().hex if settings.dialect != "native" else None
-        if own is not None:
-            arguments += ["--own", str(own)]
-        if settings.model_store is not None:
-            arguments += ["--store", str(settings.model_store.resolve())]
-        for pattern in settings.allowed_urls:
-            arguments += ["--allowed-url", pattern]
-        if settings.dialect == "torchserve":
-            arguments.append("--lenient")
-        if settings.dialect == "mms":
-            arguments.append("--replace")  # Multi Model Server downloads again what its store has already
-        arguments += ["--environments", str(self._cache / "environments")]
-        if settings.install_py_dep_per_model:
-            arguments.append("--install")
-        if settings.install_python:
-            arguments.append("--download-python")
-        if wanted.is_signed and _is_web(location):
-            arguments.append("--sign")
-        elif wanted.is_signed:
-            log.warning("%s: s3_sse_kms has no effect: it is not downloaded.", location)
-        try:
-            found = await run_helper("marserve.archive.cache", arguments, dict(os.environ), partial(log.info, "%s"))
-        except BaseException:
-            if own is not None:  # the helper may have been killed over it
-                await remove_folder(str(own))
-            raise
-        warnings = found.get("warnings")
-        for warning in warnings if isinstance(warnings, list) else ():
-            log.warning("%s: %s", location, warning)
-        signature = found.get("signature")
-        config = found.get("config")
-        return OpenedArchive(
-            location=location,
-            folder=str(found["path"]),
-            digest=str(found.get("sha256") or ""),
-            manifest=Manifest.parse(found["manifest"]),
-            signature=Signature.parse(signature) if signature else None,
-            config=config if isinstance(config, dict) else {},
-            python=str(found.get("python") or ""),
-            is_alone=bool(found.get("is_alone")),
-            # TorchServe's users register a URL again and again; in its store nothing outlives its model.
-            download=str(found["source"]) if settings.dialect == "torchserve" and _is_web(location) else "",
-            own_folder=str(own) if found["path"] == str(own) else "",
-        )
 
     async def serve(self, ready: OnReady | None) -> int:
         """Start, serve, stop; return the exit code."""
@@ -431,93 +376,6 @@ class Server:
             log.warning("%d requests were not answered within %g s of draining.", sum(cut), timeout)
         log.info("Stopped.")
         return 0
-
-
-def tls_of(settings: Settings, hosts: list[str]) -> TlsContext:
-    """Return the TLS of the https addresses; ``hosts`` are theirs."""
-    if settings.keystore is not None:
-        pem = keystore_pem(settings.keystore, settings.keystore_pass)
-        return tls_context_of(pem, f"keystore {settings.keystore}")
-    if settings.certificate_file is None and settings.dialect != "native":
-        return tls_context_of(self_signed_pem(hosts), "A self-signed certificate")
-    return tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
-
-
-def _is_web(location: str) -> bool:
-    return location.lower().startswith(("http://", "https://"))
-
-
-def runtime_folder() -> Path:
-    """Make the folder of the gate's socket; near the root where the usual place is too long for a socket's path."""
-    folder = Path(tempfile.mkdtemp(prefix="marserve-"))
-    if len(bytes(folder)) + len("/gate.sock") > LONGEST_SOCKET_PATH:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="marserve-", dir="/tmp"))
-    return folder
-
-
-def definitions_of(settings: Settings) -> Definitions | None:
-    """Return the metrics that an old server's dialect defines; None in the native one.
-
-    Raises:
-        ConfigError: they cannot be read.
-    """
-    if settings.dialect == "native":
-        return None
-    return read_definitions(settings.metrics_config or SHIPPED[settings.dialect])
-
-
-def tally_of(settings: Settings, definitions: Definitions | None, id_prefix: str) -> Tally | None:
-    """Return what counts as an old server did; None where nothing is defined."""
-    if definitions is None:
-        return None
-    is_mms = settings.dialect == "mms"
-    return Tally(
-        definitions,
-        settings.metrics_mode,
-        takes_all=settings.model_metrics_auto_detect or is_mms,
-        host=socket.gethostname(),
-        id_prefix=id_prefix,
-        number=mms_number if is_mms else java_double,
-        replaces_ours=not is_mms,
-    )
-
-
-def worker_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of the workers: the server's, less what is hidden, with threads kept in bounds."""
-    hidden = re.compile(settings.blacklist_env_vars) if settings.blacklist_env_vars else None
-    environment = {name: value for name, value in os.environ.items() if not (hidden and hidden.fullmatch(name))}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Without it onnxruntime 1.31 starts a thread for its telemetry, and keeps a database in the home folder.
-    environment.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # What TorchServe tells its workers in this way; handlers look for it.
-    switches = {
-        "TS_DECODE_INPUT_REQUEST": settings.decode_input_request,
-        "TS_IPEX_ENABLE": settings.ipex_enable,
-        "TS_IPEX_GPU_ENABLE": settings.ipex_gpu_enable,
-        "MMS_DECODE_INPUT_REQUEST": settings.decode_input_request,
-    }
-    # Multi Model Server's way around a fault of MXNet: its tuning takes longer than most models.
-    environment.setdefault("MXNET_USE_OPERATOR_TUNING", "0")
-    return {**environment, **{name: str(is_on).lower() for name, is_on in switches.items()}}
-
-
-def sagemaker_of(settings: Settings, worker_count: int) -> SageMaker | None:
-    """Return what SageMaker is told, None where it does not ask."""
-    if not settings.sagemaker_endpoints:
-        return None
-    is_multi_model = os.environ.get("SAGEMAKER_MULTI_MODE", "false").lower() != "false"
-    return SageMaker(worker_count, settings.max_request_size, settings.default_service_handler, is_multi_model)
-
-
-def gpu_count() -> int:
-    """Return how many NVIDIA GPUs there are, as the driver lists them; ``CUDA_VISIBLE_DEVICES`` narrows it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
-    with contextlib.suppress(OSError):
-        return len(os.listdir("/proc/driver/nvidia/gpus"))
-    return 0
 
 
 def _worker_line(name: str, line: str) -> None:

@@ -12,9 +12,9 @@ from marserve.config.settings import settings_of
 from marserve.doors.http.dialects import DIALECTS
 from marserve.doors.http.replies import Replies
 from marserve.doors.http.sagemaker import SageMaker, SageMakerDoor
+from marserve.fittings import sagemaker_of
 from marserve.models.registry import Registry
 from marserve.planes.inference import InferencePlane
-from marserve.server import sagemaker_of
 
 
 class FakePlane(InferencePlane):

@@ -9,9 +9,9 @@ from plane_bench import PlaneBench
 from pool_bench import TIMED
 
 from marserve.config.loading import load_settings
+from marserve.fittings import worker_environment
 from marserve.planes.parallel import parallel_of
 from marserve.planes.resolving import Registration
-from marserve.server import worker_environment
 from marserve.supervisor.parallel import AGENT, Parallel
 from marserve.supervisor.process import WORKER
 from marserve.testing import FakeClock, in_fake_time
