@@ -53,6 +53,7 @@ class Prediction:
         if status >= 400 and self._lane.door.dialect.closes_on_error:
             self._exchange.close_after = True
         self._exchange.respond(status, phrase or self._lane.door.phrase(status), self._headers(headers), body)
+        del self._exchange  # the job is kept until it has been counted, and must not keep the request
 
     def start(self, status: int, phrase: bytes, headers: Sequence[bytes]) -> None:
         """See ``Reply``."""
