@@ -146,7 +146,7 @@ def test_hidden_variables_do_not_reach_handlers(server: Running) -> None:
 def test_a_timeout_is_minutes_in_settings_and_queries_and_seconds_in_a_body(
     product: Product, server: Running
 ) -> None:
-    assert product.is_genuine or "A worker may spend 60 s on a batch" in server.log
+    until("it is told", lambda: product.is_genuine or "A worker may spend 60 s on a batch" in server.log)
     assert server.ask("/predictions/slow").text == "late"
 
     assert register(server, "slow.mar", model_name="minutes", response_timeout=1).status == 200
