@@ -153,8 +153,8 @@ class LiveServer:
         return found
 
     def worker_pids(self, model: str) -> list[int]:
-        """Return the process ids of a model's workers."""
-        return [worker["pid"] for worker in self.describe(model)["workers"]]
+        """Return the process ids of a model's workers that have a process."""
+        return [worker["pid"] for worker in self.describe(model)["workers"] if "pid" in worker]
 
     def until(self, what: str, is_so: Any) -> None:
         """Ask ``is_so`` until it holds: for what the server shows and does not announce."""

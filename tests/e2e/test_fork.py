@@ -251,6 +251,20 @@ def test_workers_go_on_without_their_parent(heavy: LiveServer) -> None:
     assert parents(heavy) != [parent]
 
 
+def test_a_worker_without_a_process_shows_no_number(server: LiveServer, store: Path) -> None:
+    """0 would be the process group of whoever sends a signal to it."""
+    fifo = store / "let_it_load"
+    os.mkfifo(fifo)
+    waiting = f"class Waiting:\n    def initialize(self, context):\n        open({str(fifo)!r}).read()\n"
+    make_archive(store, "waiting", waiting + "    def handle(self, data, context):\n        return data\n")
+    assert server.manage("POST", "/models?url=waiting&initial_workers=1&synchronous=false").status_code == 202
+    with fifo.open("w"):  # opens when the service does
+        (worker,) = server.describe("waiting")["workers"]
+        assert ("pid" in worker, worker["memoryUsage"]) == (False, 0)
+    server.until("it has a process", lambda: server.worker_pids("waiting"))
+    assert server.manage("DELETE", "/models/waiting").status_code == 200
+
+
 def test_a_model_without_workers_is_not_kept_in_memory(heavy: LiveServer) -> None:
     (parent,) = parents(heavy)
 

@@ -236,6 +236,7 @@ def hit(pids: list[int], number: signal.Signals) -> int:
     """Send a signal to processes, of which some may be gone already; return how many were not."""
     count = 0
     for pid in pids:
+        assert pid > 1, "this would reach a whole process group, or every process"
         with suppress(ProcessLookupError):
             os.kill(pid, number)
             count += 1

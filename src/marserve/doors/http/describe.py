@@ -163,6 +163,8 @@ def _worker(version: ModelVersion, worker: Worker, seen: Seen) -> dict[str, obje
         **_old_worker(version, worker, seen),
         "startTime": datetime.fromtimestamp(worker.started_at, UTC).isoformat(timespec="milliseconds"),
         "state": state,
+        # Not 0, which os.kill() and the shell's kill take for the process group of whoever calls them.
+        "pid": worker.pid or None,
         "inFlightBatches": worker.in_flight_count,
     }
 
