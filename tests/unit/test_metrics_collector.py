@@ -9,7 +9,7 @@ from metrics_fakes import VERSION, Version, ended, samples
 
 from marserve.errors import Cancelled, HandlerFault, NoWorker, QueueFull, VersionNotFound, about
 from marserve.metrics import collector as collecting
-from marserve.metrics.collector import BUSY, IDLE, LINES_WAIT, SLICE, Collector
+from marserve.metrics.collector import BUSY, IDLE, SLICE, Collector
 
 
 class FakeLoop:
@@ -17,10 +17,6 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.planned: list[tuple[float, object]] = []
-        self.now = 0.0
-
-    def time(self) -> float:
-        return self.now
 
     def call_later(self, delay, what):
         self.planned.append((delay, what))
@@ -31,7 +27,6 @@ class FakeLoop:
 
     def run_next(self) -> float:
         delay, what = self.planned.pop(0)
-        self.now += delay
         what()
         return delay
 
@@ -241,20 +236,17 @@ def test_access_lines_of_a_slice_are_written_in_one_go(caplog) -> None:
     ]
 
 
-def test_access_lines_wait_for_each_other_but_not_long(caplog) -> None:
+def test_access_lines_of_a_look_are_written_in_one_go(caplog) -> None:
     collector, loop = Collector(has_access_log=True), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
-    written = []
     with caplog.at_level(logging.INFO, collecting.access_log.name):
-        for _ in range(40):
-            collector.job_ended(ended())
-            loop.run_next()
-            written.append(sum(len(record.getMessage().splitlines()) for record in caplog.records))
-        assert written[-1] >= 20
-        assert len(caplog.records) <= 40 * BUSY / LINES_WAIT + 2
-        loop.run_next()  # nothing more was heard
-        loop.run_next()
-    assert sum(len(record.getMessage().splitlines()) for record in caplog.records) == 40
+        for count in (2 * SLICE + 1, 1):
+            for _ in range(count):
+                collector.job_ended(ended())
+            while loop.run_next() != BUSY:
+                pass
+            assert len(caplog.records[-1].getMessage().splitlines()) == count
+    assert len(caplog.records) == 2
 
 
 def test_without_an_access_log_no_line_is_made(caplog) -> None:
