@@ -8,12 +8,15 @@ wait meanwhile (no coordinated omission). The schedule is drawn from a seed, so 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
+import platform
 import random
 import select
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -30,6 +33,8 @@ PATIENCE = 2.0
 CONNECTIONS = 128
 #: Below this many seconds until the next request nothing sleeps: waking up takes about as long.
 _SPIN = 0.00002
+#: The number of ``sched_setattr`` on x86_64, which the C library has no function for.
+_SCHED_SETATTR = 314
 _SEED = 4
 _CHUNK = 1 << 18
 
@@ -111,7 +116,8 @@ class OpenFindings:
         requests: answers, good and bad.
         rate: requests a second that were asked for.
         lag: own lateness, 99th percentile.
-        is_prompt: whether the system let this program go before all others, as if it ran on another machine.
+        own_time: share of a core that this program took for itself, 0..1; the server had to do without.
+        is_prompt: whether the system gave this program short turns, soon after it asked for them.
         errors: by kind; empty when nothing went wrong.
     """
 
@@ -125,6 +131,7 @@ class OpenFindings:
     lag: float
     errors: dict[str, int]
     is_prompt: bool = False
+    own_time: float = 0.0
 
     @property
     def is_void(self) -> bool:
@@ -263,17 +270,16 @@ class _Generator:
         self._poll.close()
 
 
-def go_first() -> bool:
-    """Let this program run as soon as it has something to do; return False where the system does not allow that.
+def ask_for_short_turns() -> bool:
+    """Let this program run soon when it has something to do; return False where the system does not know of that.
 
-    It sleeps until a request is due, so servers on the same cores lose what it needs and no more; without this they
-    would make it late whenever they are busy, which is what is measured.
+    A short slice lets it go before those who have run for long (Linux 6.12 and newer). Real-time priority would too,
+    but takes the processor away from a server that is then not moved to one that idles: at 8,000 requests a second a
+    server of two processes answered after 4 ms, and after 0.6 without it, with half a core idle.
     """
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    except (OSError, AttributeError):
-        return False
-    return True
+    slice_ns = 100_000
+    attributes = struct.pack("=IIQiIQQQII", 56, os.SCHED_OTHER, 0, 0, 0, slice_ns, 0, 0, 0, 0)
+    return platform.machine() == "x86_64" and ctypes.CDLL(None).syscall(_SCHED_SETATTR, 0, attributes, 0) == 0
 
 
 def put_open_load(port: int, request: bytes, rate: float, seconds: float) -> OpenFindings:
@@ -288,16 +294,16 @@ def put_open_load(port: int, request: bytes, rate: float, seconds: float) -> Ope
     generator = _Generator(port, request, flight)
     for _ in range(CONNECTIONS):
         generator.connect()
-    is_prompt = go_first()
+    is_prompt = ask_for_short_turns()
     gc.disable()  # a collection takes longer than the lag that is allowed
     try:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         generator.run()
-        took = time.perf_counter() - began
+        took, worked = time.perf_counter() - began, time.process_time() - worked
     finally:
         gc.enable()
         generator.close()
-    return replace(findings(flight, rate, took, generator.errors), is_prompt=is_prompt)
+    return replace(findings(flight, rate, took, generator.errors), is_prompt=is_prompt, own_time=worked / took)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

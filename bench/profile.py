@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -96,7 +96,8 @@ def record(contender: Contender, built: Built, connections: int, seconds: float,
         target = load.Target(server.port, contender.subject.path, contender.subject.body)
         load.put_load(target, connections, WARM_UP, tool)
         watched = {"server": server.process.pid}
-        for number, worker in enumerate(server.process.children(recursive=True), 1):
+        below = server.process.children(recursive=True)
+        for number, worker in enumerate((one for one in below if "marserve.worker" in " ".join(one.cmdline())), 1):
             watched[f"worker {number}"] = worker.pid
         command = [py_spy, "record", "--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds))]
         spies = {
@@ -127,6 +128,8 @@ def main() -> None:
     parser.add_argument("--load", choices=("wrk", "python"), default=load.find_tool())
     told = parser.parse_args()
     contender = next(one for one in CONTENDERS if one.key == told.contender)
+    # Else the parent that workers are forked from would be watched too, which does nothing under a load.
+    contender = replace(contender, settings={**contender.settings, "worker_start": "spawn"})
     with failures_told(), built_services() as built:
         stacks = record(contender, built, told.connections, told.seconds, told.load)
     RESULTS.mkdir(parents=True, exist_ok=True)

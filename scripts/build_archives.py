@@ -34,6 +34,7 @@ class Recipe:
         command: the packing command as a user types it beside the archive's folder; where to and ``-f`` follow.
         sources: what the script reads beside its own file.
         starts_from: archive whose weights the script gets as ``--weights``.
+        is_long: its training takes more than half a minute; its script has ``--brief``, which learns a few seconds.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Recipe:
     sources: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     starts_from: str = ""
+    is_long: bool = False
 
 
 NUMBERS = {"fizbuz_numbers.py": "handlers/fizbuz_numbers.py"}
@@ -170,10 +172,11 @@ def origin_of(files: list[Path], *words: str) -> str:
 class Builder:
     """Makes archives in a store, and their weights and folders in a work folder."""
 
-    def __init__(self, store: Path, work: Path, is_forced: bool) -> None:
+    def __init__(self, store: Path, work: Path, is_forced: bool, is_brief: bool) -> None:
         self.store = store.resolve()
         self.work = work.resolve()
         self.is_forced = is_forced
+        self.is_brief = is_brief
         for folder in (self.store, self.work):
             folder.mkdir(parents=True, exist_ok=True)
         self.stamps = Stamps(self.work / "stamps.json")
@@ -204,11 +207,12 @@ class Builder:
         before = [self.weights(BY_NAME[recipe.starts_from])] if recipe.starts_from else []
         sources = [ROOT / source for source in (recipe.script, *recipe.sources)]
         versions = [metadata.version(package) for package in recipe.packages]
-        origin = origin_of(sources + before, *versions, sys.version)
+        brief = ["--brief"] if self.is_brief and recipe.is_long else []
+        origin = origin_of(sources + before, *versions, *brief, sys.version)
         all_made = [made, *(made.with_name(name) for name in recipe.beside)]
         if any(self._is_needed(each, origin) for each in all_made):
             start = ["--weights", str(before[0])] if before else []
-            command = [sys.executable, str(ROOT / recipe.script), *start, "--output", str(made.parent)]
+            command = [sys.executable, str(ROOT / recipe.script), *start, *brief, "--output", str(made.parent)]
             self._run(f"{recipe.name}: {recipe.script}", command, all_made, origin)
         return made
 
@@ -242,10 +246,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=list(BY_NAME), metavar="NAME", help="may be repeated")
     parser.add_argument("--force", action="store_true", help="make everything anew")
+    parser.add_argument("--brief", action="store_true", help="train a few seconds: for tests, the answers are poor")
     parser.add_argument("--store", type=Path, default=ROOT / "model-store", help="where the archives go")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "archives", help="weights and archive folders")
     arguments = parser.parse_args()
-    builder = Builder(arguments.store, arguments.work, arguments.force)
+    builder = Builder(arguments.store, arguments.work, arguments.force, arguments.brief)
     archives = {builder.archive(BY_NAME[name]) for name in arguments.only or BY_NAME}
     made = [archive.name for archive in archives & builder.made]
     print(f"{builder.store} is up to date; made now: {', '.join(sorted(made)) or 'nothing'}.")

@@ -105,7 +105,17 @@ def open_tables(book: Book) -> list[Table]:
         for workload in suite["workloads"]:
             for load in loads:
                 rows = [_open_row(book, suite["key"], workload, peer, load) for peer in suite["peers"]]
-                heads = ("server", "asked/s", "answered/s", "p50 µs", "p90 µs", "p99 µs", "p99.9 µs", "own lag µs")
+                heads = (
+                    "server",
+                    "asked/s",
+                    "answered/s",
+                    "p50 µs",
+                    "p90 µs",
+                    "p99 µs",
+                    "p99.9 µs",
+                    "load: late µs",
+                    "load: takes",
+                )
                 kept = tuple(row for row in rows if row[1] != MISSING)
                 if kept:
                     made.append(Table(f"{suite['title']}, open load, {load_in_words(load)}", heads, kept))
@@ -120,7 +130,8 @@ def load_in_words(load: str) -> str:
 
 def _open_row(book: Book, suite: str, workload: str, peer: str, load: str) -> tuple[str, ...]:
     name = name_of(suite, workload, peer, load)
-    figures = (("rate", "rps"), ("answered", "rps"), *((each, "µs") for each in ("p50", "p90", "p99", "p999", "lag")))
+    latencies = ((each, "µs") for each in ("p50", "p90", "p99", "p999", "lag"))
+    figures = (("rate", "rps"), ("answered", "rps"), *latencies, ("own_time", "core"))
     return (book.title(peer), *(text_of(book.spread(name, figure), unit, False) for figure, unit in figures))
 
 

@@ -9,6 +9,7 @@ from time import monotonic
 
 from marserve.doors.http.asgi import AsgiBridge
 from marserve.doors.http.connection import Connection, Exchange, Limits
+from marserve.doors.http.heads import Heads
 from marserve.doors.http.lane import ASGIApp
 
 LIMITS = Limits(header_bytes=1000, body_bytes=2000, pipeline_depth=3, pipeline_bytes=500)
@@ -145,7 +146,15 @@ class Client:
         self.open_count = 0
         self.limits = replace(LIMITS, **limits)  # type: ignore[arg-type]
         self.bridge = AsgiBridge(self.application, self.limits.body_bytes)
-        self.connection = Connection(self.application, self.bridge, self.limits, self.loop, self._made, self._lost)  # type: ignore[arg-type]
+        self.connection = Connection(
+            self.application,
+            self.bridge,
+            self.limits,
+            self.loop,
+            Heads(self.application.lane),
+            self._made,
+            self._lost,
+        )  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def _made(self, connection: Connection) -> None:

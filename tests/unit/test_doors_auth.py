@@ -13,6 +13,7 @@ from marserve.doors.http.application import HttpApplication
 from marserve.doors.http.asgi import AsgiBridge
 from marserve.doors.http.connection import Connection
 from marserve.doors.http.dialects import DIALECTS
+from marserve.doors.http.heads import Heads
 from marserve.doors.http.inference import InferenceDoor
 from marserve.doors.http.lane import Limits
 from marserve.errors import ConfigError
@@ -357,7 +358,9 @@ class Caller:
         application = HttpApplication(None, door, DIALECTS[dialect])  # type: ignore[arg-type]
         self.transport = FakeTransport()
         bridge = AsgiBridge(application, 1000)
-        self.connection = Connection(application, bridge, Limits(), FakeLoop(), lambda _: None, lambda _: None)  # type: ignore[arg-type]
+        self.connection = Connection(
+            application, bridge, Limits(), FakeLoop(), Heads(application.lane), lambda _: None, lambda _: None
+        )  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def ask(self, *headers: bytes, body: bytes = b"{}") -> tuple[int, bytes]:

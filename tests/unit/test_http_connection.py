@@ -11,6 +11,7 @@ from http_fakes import Client, FakeLoop, FakeTransport, RecordingApplication, ge
 
 from marserve.doors.http.asgi import AsgiBridge
 from marserve.doors.http.connection import Connection, Exchange, Limits
+from marserve.doors.http.heads import Heads
 
 H2C = (
     b"Connection: Upgrade, HTTP2-Settings",
@@ -694,7 +695,9 @@ def test_a_lane_that_fails_to_give_up_is_logged(
 def test_a_lost_connection_is_freed_without_the_garbage_collector() -> None:
     application = RecordingApplication()
     bridge = AsgiBridge(application, 1)
-    connection = Connection(application, bridge, Limits(), FakeLoop(), lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    connection = Connection(
+        application, bridge, Limits(), FakeLoop(), Heads(application.lane), lambda _: None, lambda _: None
+    )  # type: ignore[arg-type]
     connection.connection_made(FakeTransport())  # type: ignore[arg-type]
     application.fast.answers_at_once = False
     connection.data_received(get())

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
@@ -331,7 +332,7 @@ class Link:
         try:
             if not job.has_begun:
                 job.status = answer.status
-                job.reply.start(answer.status, answer.phrase, _headers(answer))
+                job.reply.start(answer.status, answer.phrase, _headers(answer.meta, answer.parts[0].content_type))
                 job.has_begun = True
             job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
         except Exception as error:  # e.g. a status that HTTP does not have
@@ -388,7 +389,8 @@ class Link:
                             job.reply.end()
                         else:
                             job.status = answer.status
-                            job.reply.answer(answer.status, answer.phrase, _headers(answer), body)
+                            headers = _headers(answer.meta, answer.parts[0].content_type)
+                            job.reply.answer(answer.status, answer.phrase, headers, body)
                     except (
                         Exception
                     ) as error:  # e.g. a status that HTTP does not have; it must cost no other its answer
@@ -501,19 +503,19 @@ def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
     return [by_id[answer.id] for answer in answers]
 
 
-def _headers(answer: frames.AnswerIn) -> list[bytes]:
-    """Return the headers of an answer, flat, its content type with them.
+@lru_cache(64)
+def _headers(meta: bytes, content_type: bytes) -> tuple[bytes, ...]:
+    """Return the headers of an answer, flat, its content type with them; most answers have the same.
 
     Raises:
         ValueError: a line end in one of them would begin a header, or an answer, of the worker's choice.
     """
-    headers = frames.split_headers(answer.meta)
-    content_type = answer.parts[0].content_type
-    if b"\r" in answer.meta or b"\r" in content_type or b"\n" in content_type:
+    headers = frames.split_headers(meta)
+    if b"\r" in meta or b"\r" in content_type or b"\n" in content_type:
         raise ValueError("a header of it holds a line end")
     if content_type:
         headers += (b"content-type", content_type)
-    return headers
+    return tuple(headers)
 
 
 def _error(answer: frames.AnswerIn) -> ServeError:

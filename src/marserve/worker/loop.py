@@ -24,6 +24,9 @@ log = logging.getLogger("marserve.worker")
 
 #: Answers wait at most this long for others to travel with, seconds.
 GATHER = 0.0005
+#: Share of the recent waits for work that must have been shorter than a poll lasts, or polling would mostly take the
+#: processor from others; and how much the newest wait counts.
+WORTH, NEWEST = 0.6, 0.05
 #: Looks at the socket for a batch that the page has announced: it is there within microseconds.
 LOOKS = 50
 #: Objects between two collections: a batch makes few that outlive it, and a scan of a large model costs.
@@ -207,6 +210,8 @@ class Loop:
         # Answers that wait for others
         self._out: List[frames.Bytes] = []
         self._first_answer = 0.0
+        #: share of the recent waits for work that were short
+        self._short_waits = 1.0
         #: number of the last batch that was received
         self._last = 0
         #: the failure that was logged last
@@ -217,7 +222,7 @@ class Loop:
         """Run batches until the server says stop (True) or is gone (False)."""
         stream, words = self._stream, self._words
         while True:
-            data = stream.receive(LOOKS if self._poll() else 0)
+            data = self._wait()
             if not data:
                 return False
             while data:
@@ -238,22 +243,35 @@ class Loop:
                 data = stream.receive_now() if self._out and words[page.SENT] > self._last else b""
             self._flush()
 
-    def _poll(self) -> bool:
-        """Watch for work for a short while; return whether it is on its way.
+    def _wait(self) -> bytes:
+        """Return what comes next from the server, b"" when it is gone.
 
-        Waking a process that blocks costs tens of microseconds, more than a small model needs. Watching the page
-        costs the sender nothing, while asking the socket would hold the lock that it needs. Where workers
-        outnumber cores the server sets the while to 0: a watcher would take the time of those who work.
+        Waking a process that blocks costs tens of microseconds, more than a small model needs. So a worker watches
+        for work for a short while first, as long as it mostly comes within that. Where workers outnumber cores the
+        server sets the while to 0: a watcher would take the time of those who work.
         """
-        words = self._words
-        seconds = words[page.POLL_MICROSECONDS] / 1e6
+        seconds = self._words[page.POLL_MICROSECONDS] / 1e6
         if not seconds:
-            return False
-        clock, sent, last = time.perf_counter, page.SENT, self._last
-        end = clock() + seconds
+            return self._stream.receive(0)
+        began = time.perf_counter()
+        will_come = self._short_waits >= WORTH and self._poll(began + seconds)
+        data = self._stream.receive(LOOKS if will_come else 0)
+        is_short = time.perf_counter() - began < seconds
+        self._short_waits += NEWEST * (is_short - self._short_waits)
+        return data
+
+    def _poll(self, end: float) -> bool:
+        """Watch for work until it is on its way, True, or until ``end``.
+
+        Watching the page costs the sender nothing, while asking the socket would hold the lock that it needs. Who
+        else wants the processor goes first.
+        """
+        words, last = self._words, self._last
+        clock, sent, give_way = time.perf_counter, page.SENT, os.sched_yield
         while words[sent] == last:
             if clock() >= end:
                 return False
+            give_way()
         return True
 
     def _flush(self) -> None:

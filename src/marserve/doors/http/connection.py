@@ -14,6 +14,7 @@ from time import monotonic
 from typing import cast
 
 from marserve.doors.http.exchange import DONE, DROPPED, GONE, HIGH_WATER, OPEN, Exchange, standard_phrase
+from marserve.doors.http.heads import Heads
 from marserve.doors.http.intake import Intake
 from marserve.doors.http.lane import Application, Lane, Limits, TurnLane
 
@@ -33,6 +34,7 @@ class Connection(Intake):
         bridge: the lane of requests for which ``application.lane`` returns None.
         limits: what the client may take.
         loop: the running loop.
+        heads: those that the application's clients have sent before.
         made, lost: called with the connection when it is open and when it is gone; a TLS handshake that fails
             makes neither.
     """
@@ -45,10 +47,11 @@ class Connection(Intake):
         bridge: TurnLane,
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
+        heads: Heads,
         made: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:
-        super().__init__(application, bridge, limits, loop)
+        super().__init__(application, bridge, limits, loop, heads)
         self._made = made
         self._lost = lost
         self._unsent = 0

@@ -13,6 +13,7 @@ carry ``fault`` (``not_a_list``, ``wrong_count``, ``unsendable``), and so may a 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -140,6 +141,7 @@ class Dialect:
         return by_fault or self.errors.get(error.kind) or self.errors["Internal"]
 
 
+@lru_cache(1024)
 def status_phrase(status: int) -> bytes:
     """Return the reason phrase of a status, also of one that nobody has defined."""
     if status in _PHRASES:

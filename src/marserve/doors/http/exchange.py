@@ -8,6 +8,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from marserve.doors.http.heads import Head
     from marserve.doors.http.intake import Intake
     from marserve.doors.http.lane import Lane
 
@@ -85,6 +86,7 @@ class Exchange:
         method, target: as on the request line, the target raw.
         http_version: "1.1" or "1.0".
         headers: flat: name, value, name, value, in order of arrival and in their original letter case.
+        head: where these come from when they are shared with all requests that have the same; they stay as they are.
         pieces: the body as it arrived; a caller may take the list away and leave another one.
         size: bytes of the body until now.
         arrived: ``time.monotonic()`` when the request line was complete.
@@ -102,6 +104,7 @@ class Exchange:
         "arrived",
         "close_after",
         "connection",
+        "head",
         "headers",
         "held",
         "held_size",
@@ -124,6 +127,7 @@ class Exchange:
         self.method = b""
         self.http_version = "1.1"
         self.headers: list[bytes] = []
+        self.head: Head | None = None
         self.pieces: list[bytes] = []
         self.size = 0
         self.lane: Lane | None = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from time import monotonic
+from typing import cast
 from urllib.parse import parse_qsl, unquote
 
 from marserve.batching.job import Job, JobKind
 from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
-from marserve.doors.http.timing import ASKED, OFF, is_wanted, timing_header
+from marserve.doors.http.timing import ASKED, is_wanted, timing_header
 from marserve.errors import BadRequest, ModelNotFound, ServeError
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
@@ -40,13 +42,10 @@ class Prediction:
 
     def _headers(self, headers: Sequence[bytes]) -> bytes:
         door = self._lane.door
-        number = self.job.id if self.job is not None else door.plane.next_id()
-        lines = [door.standing, b"x-request-id: ", door.id_prefix, b"%012x\r\n" % number]
-        for index in range(0, len(headers), 2):
-            lines += (headers[index], b": ", headers[index + 1], b"\r\n")
-        if self.is_timed and self.job is not None:
-            lines.append(timing_header(self.job))
-        return b"".join(lines)
+        job = self.job
+        number = job.id if job is not None else door.plane.next_id()
+        lines = b"%b%012x\r\n%b" % (door.before_id, number, _rendered(tuple(headers)))
+        return lines + timing_header(job) if self.is_timed and job is not None else lines
 
     def answer(self, status: int, phrase: bytes, headers: Sequence[bytes], body: bytes | memoryview) -> None:
         """See ``Reply``."""
@@ -80,6 +79,12 @@ class Prediction:
             self._exchange.close_after = True
         self._exchange.respond(told.status, told.phrase, self._headers(told.headers), told.body)
         return told.status
+
+
+@lru_cache(64)
+def _rendered(headers: tuple[bytes, ...]) -> bytes:
+    """Return header lines, of names and values in turn: services send the same ones again and again."""
+    return b"".join(b"%b: %b\r\n" % (name, value) for name, value in zip(headers[::2], headers[1::2], strict=True))
 
 
 class PredictionLane:
@@ -117,12 +122,14 @@ class PredictionLane:
     def accept(self, exchange: Exchange) -> None:
         """See ``Lane``."""
         reply = Prediction(exchange, self)
-        content_type = exchange.header(b"content-type") or b""
+        head = exchange.head
+        told = self._told(exchange) if head is None else head.told
+        if told is None:
+            assert head is not None
+            told = head.told = self._told(exchange)
+        content_type, meta, reply.is_timed = cast("tuple[bytes, bytes, bool]", told)
         pieces = exchange.pieces
         body = pieces[0] if len(pieces) == 1 else pieces if exchange.size > 65536 else b"".join(pieces)
-        meta = b"\n".join((self._prefix, *exchange.headers))
-        if self.door.timing != OFF:
-            reply.is_timed = is_wanted(self.door.timing, meta)
         try:
             exchange.owner = reply.job = job = self.door.plane.job(
                 self.model_of(exchange, content_type),
@@ -140,6 +147,11 @@ class PredictionLane:
             self.door.plane.start(job)
         except ServeError as error:
             self.door.refused(exchange, reply.fail(error), error)
+
+    def _told(self, exchange: Exchange) -> tuple[bytes, bytes, bool]:
+        """Return what the headers say: content type, what the worker is told, whether the answer tells its times."""
+        meta = b"\n".join((self._prefix, *exchange.headers))
+        return exchange.header(b"content-type") or b"", meta, is_wanted(self.door.timing, meta)
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
         """Return the name of the model that a request is for."""
@@ -218,10 +230,10 @@ class InferenceDoor:
         self.plane = plane
         self.dialect = dialect
         self.max_body = max_body
-        self.standing = standing
         self.keys = keys
         self.timing = timing
-        self.id_prefix = plane.id_prefix.encode()
+        #: the headers of every answer, up to where the number of its request stands
+        self.before_id = standing + b"x-request-id: " + plane.id_prefix.encode()
         self._phrases = bool(dialect.prediction_phrase)
         self._observer = observer
         self._lanes: dict[bytes, PredictionLane | None] = {}

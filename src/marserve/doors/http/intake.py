@@ -1,8 +1,8 @@
 """The reading half of a connection: from bytes to requests, within the limits, and to the lanes that answer them.
 
-It is written for the fast lane: a request that arrives in one piece costs the parser's callbacks, ``Lane.admit`` and
-``Lane.accept``; no task, no timer, no header look-up. Whatever is rare (an incomplete message, ``Expect``, HTTP/1.0,
-``Upgrade``, input that must wait) has a method of its own, off that path.
+It is written for the fast lane: a request that arrives in one piece costs the parser's callbacks, or a look into the
+table of known heads, then ``Lane.admit`` and ``Lane.accept``; no task, no timer, no header look-up. Whatever is rare
+(an incomplete message, ``Expect``, HTTP/1.0, ``Upgrade``, input that must wait) has a method of its own, elsewhere.
 
 An ``Upgrade`` is never followed: such a request is answered as plain HTTP/1.1, with its whole body.
 """
@@ -18,6 +18,7 @@ from time import monotonic
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from marserve.doors.http.exchange import DONE, DROPPED, OPEN, Exchange
+from marserve.doors.http.heads import END, Head, Heads
 from marserve.doors.http.lane import Application, Limits, TurnLane
 
 logger = logging.getLogger("marserve.http")
@@ -27,6 +28,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WATCHED = frozenset((len("expect"), len("upgrade"), len("connection"), len("transfer-encoding")))
 #: Input is parsed in slices, so that limits between requests hold: the parser cannot be stopped inside one.
 _SLICE = 16_384
+#: Heads in a row that were not known, after which a connection looks no more: its client never repeats one.
+_STRANGE = 16
 
 
 class Intake(asyncio.Protocol):
@@ -53,6 +56,7 @@ class Intake(asyncio.Protocol):
         "_find_lane",
         "_head_since",
         "_headers",
+        "_heads",
         "_heard",
         "_is_awaited",
         "_is_backlog_full",
@@ -60,6 +64,7 @@ class Intake(asyncio.Protocol):
         "_is_draining",
         "_is_last",
         "_is_resuming",
+        "_known_heads",
         "_length",
         "_limits",
         "_loop",
@@ -72,6 +77,7 @@ class Intake(asyncio.Protocol):
         "_sealed",
         "_since",
         "_slice",
+        "_strange",
         "_touched",
         "behind",
         "front",
@@ -84,9 +90,17 @@ class Intake(asyncio.Protocol):
     )
 
     def __init__(
-        self, application: Application, bridge: TurnLane, limits: Limits, loop: asyncio.AbstractEventLoop
+        self,
+        application: Application,
+        bridge: TurnLane,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        heads: Heads,
     ) -> None:
         self._application = application
+        self._heads = heads
+        self._known_heads = heads.known
+        self._strange = 0  # heads in a row that were not known
         self._find_lane = application.lane
         self._bridge = bridge
         self._limits = limits
@@ -159,6 +173,13 @@ class Intake(asyncio.Protocol):
         if self.held_up or len(data) > self._slice:
             self._take(data)
             return
+        is_beginning = self._reading is None and not self._odd and not self._head_since and self._strange < _STRANGE
+        if is_beginning:
+            end = data.find(END) + 4
+            head = self._known_heads.get(data[:end])
+            if head is not None and len(data) - end == head.length:
+                self._take_known(head, data[end:])
+                return
         self._touched = False  # from here on as _parse, which would cost a call
         try:
             self._feed(data)
@@ -166,6 +187,36 @@ class Intake(asyncio.Protocol):
             self._parse_on(error, data)
         if self._reading is not None or not self._touched:
             self._note_unfinished(data)
+        elif is_beginning:
+            self._strange += 1
+            self._heads.learn(data)
+
+    def _take_known(self, head: Head, body: bytes) -> None:
+        """Take a whole request whose head has been parsed before; what the parser's callbacks would have done."""
+        self._strange = 0
+        exchange = Exchange(self, head.target, monotonic())
+        exchange.method = head.method
+        exchange.headers = head.headers
+        exchange.head = head
+        exchange.lane = lane = head.lane
+        if self.front is None:
+            self.front = exchange
+        else:
+            self.behind.append(exchange)
+        try:
+            if lane.admit(exchange):
+                if body:
+                    exchange.pieces.append(body)
+                    exchange.size = len(body)
+                lane.accept(exchange)
+            elif exchange.state == OPEN:
+                raise RuntimeError("The lane has refused a request without an answer.")
+        except Exception:
+            self.fail(exchange)
+        if exchange.close_after:
+            self._seal()
+        if self.behind and len(self.behind) >= self._limits.pipeline_depth:
+            self.held_up = True
 
     def _open_parser(self) -> None:
         self._parser = HttpRequestParser(self)

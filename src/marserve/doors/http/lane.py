@@ -59,7 +59,10 @@ class Application(Protocol):
     asgi: ASGIApp
 
     def lane(self, method: bytes, target: bytes) -> Lane | None:
-        """Return the fast lane of a request, or None when it is for the ASGI application. Called once a request."""
+        """Return the fast lane of a request, or None when it is for the ASGI application.
+
+        The answer must always be the same: it is kept for requests whose head comes again.
+        """
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         """Return rendered header lines and body for an error that the connection answers itself."""

@@ -15,6 +15,7 @@ from time import monotonic
 from marserve.config.address import Address
 from marserve.doors.http.asgi import AsgiBridge
 from marserve.doors.http.connection import Connection
+from marserve.doors.http.heads import Heads
 from marserve.doors.http.lane import Application, Limits
 from marserve.errors import ConfigError
 
@@ -44,6 +45,7 @@ class Listener:
         self._limits = limits
         self._name = name
         self._connections: set[Connection] = set()
+        self._heads = Heads(application.lane)
         self._bridge = AsgiBridge(application, limits.body_bytes)
         self._server: asyncio.Server | None = None
         self._socket_file: tuple[Path, int] | None = None  # path and inode
@@ -113,7 +115,7 @@ class Listener:
 
     def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
-        return Connection(self._application, self._bridge, self._limits, loop, self._made, self._lost)
+        return Connection(self._application, self._bridge, self._limits, loop, self._heads, self._made, self._lost)
 
     def _made(self, connection: Connection) -> None:
         self._connections.add(connection)
