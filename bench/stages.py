@@ -7,21 +7,28 @@ of several repetitions, so that what else the machine does counts as little as i
 from __future__ import annotations
 
 import argparse
+import logging
+import socket
 import time
 import timeit
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from rich.console import Console
 
 from bench.report import print_table
 from bench.services.build import TWO_LAYERS, built_services
+from marserve import logs
 from marserve.archive.manifest import read_manifest
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.job import Job, Reply
 from marserve.batching.queue import JobQueue
+from marserve.doors.http.connection import Connection, Exchange, Limits
+from marserve.doors.http.heads import Heads
+from marserve.metrics.collector import SLICE, Collector
 from marserve.service import codec
 from marserve.service.context import Context, RequestInfo
 from marserve.wire import frames
@@ -40,6 +47,9 @@ ANSWER_BODY = codec.encode(ANSWER)[0]
 PARTS = [(b"body", codec.JSON_TYPE, BODY)]
 META = frames.encode_meta([b"", b"", b""], [b"Host", b"127.0.0.1:8080", b"Content-Type", b"application/json"])
 NO_SPANS = (0.0,) * len(frames.SPANS)
+REQUEST = b"POST /predictions/m HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
+REQUEST += b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+HEADERS = b"x-request-id: 3f0c7a52-9d1b-4c5e-8a77-000000000001\r\ncontent-type: application/json\r\n"
 
 #: A stage: its name, what is timed, and how many jobs one call of it covers.
 Stage = tuple[str, Callable[[], object], int]
@@ -80,6 +90,102 @@ def wire_stages() -> list[Stage]:
             ("wire: decode answers", partial(frames.decode_result, answer_body, count), count),
         ]
     return stages
+
+
+class _Sink:
+    """A lane, a transport and a loop that do nothing, so that a connection's own work is all there is."""
+
+    max_body = len(BODY)
+    asgi = None
+
+    def lane(self, method: bytes, target: bytes) -> _Sink:
+        return self
+
+    def admit(self, exchange: Exchange) -> bool:
+        return True
+
+    def accept(self, exchange: Exchange) -> None:
+        exchange.respond(200, b"", HEADERS, ANSWER_BODY)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    write = set_write_buffer_limits = get_extra_info = nothing
+
+
+class _Version:
+    """Whose jobs are counted."""
+
+    name, version = "m", "1.0"
+
+
+class _NoHeads(Heads):
+    """Knows none, so that each is parsed."""
+
+    def learn(self, data: bytes) -> None:
+        pass
+
+
+def door_stages() -> list[Stage]:
+    """Return a connection's work for one request: reading it and writing its answer, without the system's calls."""
+    stages: list[Stage] = []
+    for name, heads in (("parsed", _NoHeads), ("known", Heads)):
+        sink = cast("Any", _Sink())
+        connection = Connection(sink, sink, Limits(), sink, heads(sink.lane), sink.nothing, sink.nothing)
+        connection.connection_made(sink)
+        stages.append((f"http: a request and its answer, head {name}", partial(connection.data_received, REQUEST), 1))
+    return stages
+
+
+def system_stages(closing: ExitStack) -> list[Stage]:
+    """Return what the system takes: a request and an answer over loopback, written and read by one thread."""
+    listening = closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+    client = closing.enter_context(socket.create_connection(listening.getsockname()))
+    server = closing.enter_context(listening.accept()[0])
+    for each in (client, server):
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    answer = b"".join(
+        (b"HTTP/1.1 200 OK\r\n", HEADERS, b"content-length: %d\r\n\r\n" % len(ANSWER_BODY), ANSWER_BODY)
+    )
+
+    def there_and_back() -> None:
+        client.send(REQUEST)
+        server.recv(65536)
+        server.send(answer)
+        client.recv(65536)
+
+    return [("system: two writes and two reads on loopback", there_and_back, 1)]
+
+
+def metrics_stages() -> list[Stage]:
+    """Return counting the jobs that have gathered, with and without their access lines."""
+    version = _Version()
+    jobs = [
+        Job(number, frames.PREDICT, META, PARTS, len(BODY), cast("Reply", None), version, 0.0, 1.0)
+        for number in range(SLICE)
+    ]
+    for job in jobs:
+        job.client, job.method, job.target, job.status = ("127.0.0.1", 1), b"POST", b"/predictions/m", 200
+        job.spans, job.batch_size = NO_SPANS, 1
+    logging.getLogger(logs.ACCESS).disabled = True
+
+    def counting(collector: Collector) -> Callable[[], object]:
+        def call() -> None:
+            for job in jobs:
+                job.reply = cast("Reply", None)  # the collector lets go of it
+                collector.job_ended(job)
+            collector.flush()
+            collector._lines.clear()
+
+        return call
+
+    return [
+        ("metrics: count", counting(Collector()), SLICE),
+        ("metrics: count, and make the access line", counting(Collector(has_access_log=True)), SLICE),
+    ]
 
 
 def queue_stages() -> list[Stage]:
@@ -143,8 +249,9 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__).parse_args()
     console = Console(highlight=False)
     rows = []
-    with built_services() as built:
-        for name, call, jobs in (*queue_stages(), *wire_stages(), *worker_stages(built.folders / TWO_LAYERS.name)):
+    with built_services() as built, ExitStack() as closing:
+        stages = (*system_stages(closing), *door_stages(), *queue_stages(), *wire_stages(), *metrics_stages())
+        for name, call, jobs in (*stages, *worker_stages(built.folders / TWO_LAYERS.name)):
             cost = microseconds(call)
             rows.append([name, str(jobs), f"{cost:.2f}", f"{cost / jobs:.2f}"])
     print_table(console, "Stages", ("stage", "jobs", "µs a call", "µs a job"), rows)

@@ -23,7 +23,7 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1d1d1f; max-width: 1000px; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: .5em 0 2em; font-variant-numeric: tabular-nums }
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere }
 th { font-weight: 600 } .reached { color: #176d2c } .not-reached { color: #b3261e } figure { margin: 1em 0 2em }
 figcaption, .notes { color: #555 } svg { max-width: 100%; height: auto } .wide { overflow-x: auto }
 """

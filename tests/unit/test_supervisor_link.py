@@ -711,6 +711,20 @@ async def test_work_is_kept_ahead_of_a_quick_worker_and_not_of_a_slow_one(clock)
     bench.close()
 
 
+@pytest.mark.parametrize(
+    ("is_alone", "spent", "depth"), [(True, 0.014, 2), (False, 0.014, 1), (True, 0.2, 1), (True, 0.0001, 10)]
+)
+@in_fake_time
+async def test_one_batch_is_kept_ahead_where_nobody_else_could_take_it(clock, is_alone, spent, depth):
+    bench = await Bench().loaded()
+    bench.link.is_alone = is_alone
+    _, batch = await bench.send(b"a")
+    bench.worker.answer(batch, spans=(0.0, 0.0, 0.0, spent, 0.0, 0.0))
+    await settle()
+    assert bench.link.depth == depth
+    bench.close()
+
+
 @pytest.mark.parametrize("spent", [float("nan"), float("inf"), -1.0])
 @in_fake_time
 async def test_spans_that_make_no_sense_cost_nobody_an_answer(clock, spent):

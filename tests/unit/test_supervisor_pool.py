@@ -890,6 +890,32 @@ async def test_what_waits_behind_a_slow_batch_goes_to_others(clock, bench):
 
 
 @in_fake_time
+async def test_what_waits_behind_the_only_worker_goes_to_the_next_one(clock, bench):
+    house = await bench(script=HELD).scaled(1)
+    first = house.worker()
+    house.submit(b"warm")
+    first.answer(await first.next_batch(), spans=(0.0, 0.0, 0.0, 0.014, 0.0, 0.0))
+    running, waiting, queued = house.submit(b"running", b"waiting", b"queued")
+    await first.until(lambda: len(first.batches) == 2)
+    assert len(house.queue) == 1
+    batch = first.batches[0]
+    first.begin(batch)
+
+    await house.scaled(2)
+
+    second = house.worker(1)
+    second.serve(await second.next_batch())
+    assert await answers([waiting]) == [b"waiting"]
+    second.serve(await second.next_batch())
+    assert await answers([queued]) == [b"queued"]
+    assert not first.begin(first.batches[1])
+    first.finish(batch)
+    first.answer(batch)
+    assert await answers([running]) == [b"running"]
+    await house.close()
+
+
+@in_fake_time
 async def test_a_batch_that_runs_twice_after_all_is_answered_once(clock, bench):
     house = await bench(script=HELD).scaled(1)
     await warmed(house, 1)

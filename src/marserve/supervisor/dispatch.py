@@ -166,12 +166,22 @@ class Dispatcher:
     def add(self, link: Link) -> None:
         """A worker can be given work."""
         self.links.append(link)
+        self._note_alone()
+        self.put_back([job for one in self.links if one.depth <= 2 for job in one.take_back()])
         self.dispatch(time.monotonic())
 
     def remove(self, link: Link | None) -> None:
         """A worker must not be given more."""
         if link in self.links:
             self.links.remove(link)
+            self._note_alone()
+
+    def _note_alone(self) -> None:
+        """Tell each link whether there are others: what waits behind a slow batch could go to them."""
+        for link in self.links:
+            link.is_alone = len(self.links) == 1
+            if not link.is_alone and link.depth == 2:
+                link.depth = 1  # until its next answer says more
 
     @property
     def is_busy(self) -> bool:

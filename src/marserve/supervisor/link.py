@@ -33,6 +33,9 @@ log = logging.getLogger("marserve.link")
 
 #: Work that is kept ahead of a worker, seconds: covers the server's longest tick, hides the wire.
 AHEAD = 0.001
+#: Longest service time for which the only worker of a version has a batch waiting behind the running one, seconds:
+#: for longer ones the way there and back hardly counts, but a deadline might pass unseen.
+SHORT = 0.1
 #: Most batches in a worker's hands at once.
 MOST_BATCHES = 16
 #: Most batches in the hands of a worker that runs them beside each other.
@@ -108,6 +111,8 @@ class Link:
         self.depth = 1
         #: whether the worker runs its batches beside each other, and so takes any number of them at once
         self.is_concurrent = False
+        #: whether there is no other worker that could take sooner what waits behind the running batch
+        self.is_alone = False
         self.batch_count = 0
         # What could not be written yet
         self._staged: list[frames.Bytes] = []
@@ -412,7 +417,7 @@ class Link:
         if slowest * MOST_BATCHES <= AHEAD:
             self.depth = MOST_BATCHES
         else:
-            self.depth = max(1, int(AHEAD / slowest))
+            self.depth = max(2 if self.is_alone and slowest <= SHORT else 1, int(AHEAD / slowest))
         return spent
 
     # What the page tells
