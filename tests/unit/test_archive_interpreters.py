@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marserve.archive import interpreters, uv
-from marserve.archive.interpreters import find_interpreter, known_interpreters
+from marserve.archive.interpreters import find_interpreter, known_interpreters, program_interpreter
 from marserve.errors import EnvironmentFault
 
 SERVERS = ".".join(map(str, sys.version_info[:3]))
@@ -73,6 +73,25 @@ def test_a_download_that_is_allowed_and_fails_says_why(monkeypatch: pytest.Monke
 def test_a_path_has_to_be_that_of_a_program(wanted: str) -> None:
     with pytest.raises(EnvironmentFault, match="There is no interpreter"):
         find_interpreter(wanted, untold)
+
+
+def test_a_program_of_the_path_stands_for_the_interpreter_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program_interpreter("python3") == ""  # there is none
+    program = tmp_path / "python3"
+    for line, expected in (
+        (f'exec {sys.executable} "$@"', ""),
+        (f'exec {sys.base_prefix}/bin/python3 "$@"', f"{sys.base_prefix}/bin/python3"),
+    ):
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+        found = program_interpreter("python3")
+        assert found == expected or Path(found).resolve() == Path(expected).resolve()
+    program.write_text("#!/bin/sh\necho no Python\n")
+    with pytest.raises(EnvironmentFault, match=r"python3 is no Python that runs\. Workers run on: 3"):
+        program_interpreter("python3")
 
 
 def test_pyenvs_interpreters_are_on_the_path_of_uv_and_its_shims_are_not(

@@ -71,7 +71,7 @@ def test_local_models_need_a_store_on_the_command_line(
     assert launched == []
 
 
-@pytest.mark.parametrize("models", [["http://h/a.mar"], ["a=https://h/a.mar"], ["ALL"]])
+@pytest.mark.parametrize("models", [["http://h/a.mar"], ["a=HTTPS://h/a.mar"], ["ALL"]])
 def test_other_models_need_none(models: list[str], launched: list[Settings]) -> None:
     assert mms.main(["--models", *models]) == 0
     assert len(launched) == 1
@@ -82,12 +82,14 @@ def test_other_models_need_none(models: list[str], launched: list[Settings]) -> 
     [
         (["--mms-config", "no"], "--mms-config file not found: no"),
         (["--model-store", "no"], "--model-store directory not found: no"),
-        (["--log-config", "no"], "--log-config file not found: no"),
+        (["--log-config", "no"], "--log-config file not found: {here}/no"),
     ],
 )
-def test_what_stops_a_start(arguments: list[str], text: str, launched: list[Settings], capsys: Captured) -> None:
+def test_what_stops_a_start(
+    arguments: list[str], text: str, here: Path, launched: list[Settings], capsys: Captured
+) -> None:
     assert mms.main(arguments) == 1
-    assert capsys.readouterr().out == text + "\n"
+    assert capsys.readouterr().out == text.format(here=here) + "\n"
     assert launched == []
 
 
@@ -156,6 +158,38 @@ def test_flags_of_older_releases_are_refused_with_advice(
     assert mms.main(arguments) == 2
     assert advice in capsys.readouterr().err.splitlines()[0]
     assert launched == []
+
+
+def test_the_file_of_the_log_has_a_say(here: Path, launched: list[Settings], capsys: Captured) -> None:
+    (here / "log4j2.xml").write_text(
+        '<Configuration><Loggers><Logger name="com.amazonaws.ml.mms" level="warn"/><Logger name="x"/></Loggers>'
+        "</Configuration>"
+    )
+    assert mms.main(["--log-config", "log4j2.xml"]) == 0
+    assert launched[0].log_level == "warning"
+    assert capsys.readouterr().err == "Warning: --log-config: the logger x has no effect.\n"
+
+
+def test_in_the_foreground_the_process_has_the_word_that_tools_look_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BecomeError(Exception):
+        """In the place of the new start."""
+
+    told: list[list[str]] = []
+
+    def execv(program: str, command: list[str]) -> None:
+        told.append([*command, Settings.from_json(os.read(0, 1 << 20).decode()).dialect])
+        raise BecomeError
+
+    kept = os.dup(0)
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(BecomeError):
+        mms.main(["--foreground"])
+    os.dup2(kept, 0)
+    os.close(kept)
+    assert told[0][1:5] == ["-P", "-m", "marserve.cli.serve", "--runner"]
+    assert told[0][-2:] == ["com.amazonaws.ml.mms.ModelServer", "mms"]
 
 
 def test_start_and_stop_exclude_each_other() -> None:

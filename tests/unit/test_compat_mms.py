@@ -62,6 +62,36 @@ def test_metrics_of_ones_own_are_reported() -> None:
     assert (told["name"], told["value"], told["dimensions"], told["requests"]) == ("Took", 3.0, {"Kind": "a"}, "id")
 
 
+@pytest.mark.row("M66")
+def test_a_handler_of_release_0_4_reports_its_times(tmp_path: Path) -> None:
+    manager = imported("mms.metrics_manager").MetricsManager
+    process_store().drain()
+
+    for key, value in (("my_model_LatencyInference", 3), ("my_model_PredictionTotal", 1), ("PingTotal", 1)):
+        if key in manager.metrics:
+            manager.metrics[key].update(metric=value)
+
+    told = [json.loads(line) for line in process_store().drain().splitlines()]
+    assert [(each["name"], each["unit"], each["value"]) for each in told] == [
+        ("LatencyInference", "Milliseconds", 3.0),
+        ("PredictionTotal", "Count", 1.0),
+    ]
+
+
+@pytest.mark.row("M66")
+def test_names_of_release_0_4(tmp_path: Path) -> None:
+    module = imported("mms.model_service.model_service")
+    (tmp_path / "own.py").write_text(
+        "from mms.model_service.model_service import *\n\nclass Own(ModelService): ...\n"
+    )
+
+    assert issubclass(module.MultiNodesService, module.ModelService)
+    assert issubclass(module.load_service(str(tmp_path / "own.py")).Own, module.ModelService)
+    with pytest.raises(Exception, match=r"Error when loading service file: .*gone\.py"):
+        module.load_service(str(tmp_path / "gone.py"))
+    assert imported("mms.log").get_logger("of 0.4", level="INFO").isEnabledFor(20)
+
+
 def test_the_host_is_measured(caplog: pytest.LogCaptureFixture) -> None:
     module = imported("mms.metrics.system_metrics")
     module.system_metrics.clear()

@@ -49,6 +49,14 @@ def test_a_file_as_it_is_shipped_changes_nothing(tmp_path: Path, environ: dict[s
     assert mapped(tmp_path, shipped(), **environ) == ({}, [])
 
 
+def test_a_file_of_multi_model_server(tmp_path: Path) -> None:
+    text = shipped(level="warn", metrics="/mnt").replace("org.pytorch.serve", "com.amazonaws.ml.mms")
+    path = tmp_path / "log4j2.xml"
+    path.write_text(text.replace("ts_", "mms_").replace("TS_", "MMS_"))
+    expected = {"metrics_location": "/mnt", "log_level": "warning"}
+    assert read_log4j(path, {}, "mms") == (expected, [])
+
+
 @pytest.mark.parametrize(
     ("level", "ours"),
     [("trace", "debug"), ("INFO", "info"), ("warn", "warning"), ("fatal", "error"), ("off", "error")],

@@ -32,7 +32,8 @@ from typing import Dict, List, Optional, Tuple
 from marserve.archive import store
 from marserve.archive.config import load_config
 from marserve.archive.environment import environment_for, interpreter, view_of, with_venv
-from marserve.archive.manifest import RUNTIMES, Manifest, manifest_root, read_manifest
+from marserve.archive.interpreters import program_interpreter
+from marserve.archive.manifest import RUNTIMES, Manifest, check_as_mms, manifest_root, read_manifest
 from marserve.archive.needs import KEYS, needs_of
 from marserve.archive.reader import archive_format, files_below, is_junk, unpack
 from marserve.archive.signature import Signature, load_signature
@@ -305,6 +306,20 @@ def _environment(
     return {**found, "path": str(view), "python": str(interpreter(view / "venv"))}
 
 
+def _runtime(opened: CachedArchive, asked: str) -> Dict[str, object]:
+    """Return the interpreter of an archive by its runtime, or by the one asked for; {} for the server's own."""
+    runtime = asked or opened.manifest.runtime
+    if runtime != "python3":  # python is the server's own, and there is no worker of any other
+        return {}
+    try:
+        python = program_interpreter(runtime)
+    except EnvironmentFault as error:
+        raise about(error, opened.manifest.model_name) from None
+    if python:
+        _tell(opened.manifest.model_name, f"its runtime {runtime} is {python}")
+    return {"python": python}
+
+
 def _tell(name: str, line: str) -> None:
     """Tell of progress; the server puts it into its log."""
     print(f"{name}: {line}" if name else line, file=sys.stderr, flush=True)
@@ -323,6 +338,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--environments", type=Path, help="folder of environments; one with useVenv gets its own")
     parser.add_argument("--install", action="store_true", help="install what the archive requires, in one of them")
     parser.add_argument("--download-python", action="store_true", help="let uv download interpreters")
+    parser.add_argument("--mms", action="store_true", help="refuse manifests and run python3 as Multi Model Server")
+    parser.add_argument("--runtime", default="", help="runtime in the place of the manifest's")
     parser.add_argument("--lenient", action="store_true", help="take what TorchServe takes, junk too")
     parser.add_argument("--replace", action="store_true", help="download over a file of the same name")
     parser.add_argument(
@@ -342,11 +359,15 @@ def main(argv: Optional[List[str]] = None) -> int:
                 args.location, args.store, args.allowed_url, args.max_download, args.timeout, args.replace, args.sign
             )
         opened = Cache(args.root, args.max_bytes, args.lenient).open(archive, args.own)
+        if args.mms:
+            check_as_mms(opened.manifest)
         result = {"source": str(archive), **opened.to_json()}
         if args.environments is not None:
             is_own = opened.path == args.own
             found = _environment(opened, args.environments, args.install, args.download_python, is_own)
             result.update(found)
+        if args.mms and "python" not in result:
+            result.update(_runtime(opened, args.runtime))
         status = 0
     except ServeError as error:
         result = {"error": error.kind, "message": error.message, "hint": error.hint}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -14,6 +16,7 @@ from marserve.errors import EnvironmentFault
 #: Oldest Python that workers run on.
 OLDEST = (3, 8)
 _HINT = "Name one of these in the model-config, as python."
+_ASK_PLACE = "import sys; print(sys.executable); print(sys.prefix)"
 _ASK_VERSION = "import platform, sys; print(list(sys.version_info[:3]), platform.python_implementation())"
 
 
@@ -57,6 +60,26 @@ def find_interpreter(wanted: str, tell: Tell, downloads: bool = False) -> Interp
             "Install it, or set install_python=true to have uv download it.",
         )
     return _checked(found)
+
+
+def program_interpreter(program: str) -> str:
+    """Return the interpreter that a program of the path runs; "" without one, or where it is this environment's.
+
+    The program is asked, because it may be a script that chooses one, as pyenv's are. Source: Multi Model Server,
+    whose runtimes are such programs, but for ``python``.
+
+    Raises:
+        EnvironmentFault: it is no Python, or is too old.
+    """
+    found = shutil.which(program)
+    if found is None:
+        return ""
+    try:
+        asked = subprocess.run([found, "-c", _ASK_PLACE], stdin=subprocess.DEVNULL, capture_output=True)
+        path, prefix = asked.stdout.decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise EnvironmentFault(f"{found} is no Python that runs. {_what_there_is()}", _HINT) from error
+    return "" if os.path.realpath(prefix) == os.path.realpath(sys.prefix) else _checked(path).path
 
 
 def known_interpreters() -> List[Interpreter]:

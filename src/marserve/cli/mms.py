@@ -5,12 +5,14 @@ Source: Multi Model Server's ``mms/arg_parser.py`` and ``mms/model_server.py``.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from marserve import config
-from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn_inert
+from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn
+from marserve.config.log4j import Mapped, read_log4j
 from marserve.errors import ServeError
 
 _TEXTS = Texts(
@@ -25,7 +27,8 @@ _TEXTS = Texts(
 _STOP_TIMEOUT = 60.0
 #: What ``--mms-config sagemaker`` names.
 _SAGEMAKER = Path(config.__file__).with_name("sagemaker.properties")
-_INERT = {"log_config": "it is for log4j, and there is no Java here; use log_level and log_location"}
+#: An item of ``--models`` that is not looked for in the store.
+_WEB = re.compile(r"(.+=)?https?://.+", re.IGNORECASE)
 #: Flags of release 0.4, which 1.x refuses, and what to use in their place.
 _OLDER_FLAGS = {
     "--service": "name the handler when the archive is made: model-archiver --handler",
@@ -69,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--mms-config", metavar="FILE", help="a config.properties")
     found.add_argument("--model-store", metavar="DIR", help="folder of the archives")
     found.add_argument("--models", nargs="+", metavar="[NAME=]FILE", help="what to load at start, or ALL")
-    found.add_argument("--log-config", metavar="FILE", help="without effect")
+    found.add_argument("--log-config", metavar="FILE", help="log4j2 XML: its level and folders count")
     found.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
     return found
 
@@ -86,28 +89,28 @@ def _start(arguments: argparse.Namespace) -> int:
     named = os.environ.get("MMS_CONFIG_FILE") or arguments.mms_config
     if named == "sagemaker":
         named = str(_SAGEMAKER)
-    temporary = os.environ.get("TEMP", "")
+    temporary, log_config = (
+        os.environ.get("TEMP", ""),
+        arguments.log_config and os.path.realpath(arguments.log_config),
+    )
     problem = (
         absent("--mms-config", named, is_folder=False)
-        or absent("--log-config", arguments.log_config, is_folder=False)
+        or absent("--log-config", log_config, is_folder=False)
         or absent("--model-store", arguments.model_store, is_folder=True)
     )
     if temporary and not os.path.isdir(temporary):
         problem = problem or f"Invalid temp directory: {temporary}, please check TEMP environment variable."
     items = [item for argument in arguments.models or [] for item in argument.split(",")]
     # As in the original, a store in the file does not count here.
-    if not problem and not arguments.model_store and not all(map(_needs_no_store, items)):
+    if not problem and not arguments.model_store and not all(item == "ALL" or _WEB.match(item) for item in items):
         problem = "--model-store is required to load model locally."
     if problem:
         return fail(problem)
-    warn_inert(arguments, _INERT)
-    flags = {"model_store": arguments.model_store, "load_models": ",".join(items) or None}
+    logs = read_log4j(Path(log_config), os.environ, "mms") if log_config else Mapped({}, [])
+    for phrase in logs.ignored:
+        warn(f"--log-config: {phrase} has no effect.")
+    flags = {**logs.settings, "model_store": arguments.model_store, "load_models": ",".join(items) or None}
     return start(_TEXTS, named, flags, arguments.foreground)
-
-
-def _needs_no_store(item: str) -> bool:
-    location = item if item.startswith(("http://", "https://")) else item.partition("=")[2]
-    return item == "ALL" or location.startswith(("http://", "https://"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from marserve.archive.manifest import MANIFEST_NAME
 from marserve.archive.packing import check_model_name, collect_mms
 from marserve.archive.verify import check_foreign_signature
 from marserve.archive.writer import output_path
@@ -29,27 +28,19 @@ def _pack(args: argparse.Namespace) -> None:
         raise ArchiveError(
             f"Given export-path {args.export_path} is not a directory. Point to a valid export-path directory.", ""
         )
-    if args.convert:
-        _refuse_conversion(args.model_path)
     contents = collect_mms(args.model_path, args.model_name, args.handler, args.runtime)
+    if args.convert:
+        # Here and not above: whoever converts nothing need not wait for it.
+        from marserve.archive.onnx_conversion import convert_contents
+
+        done = convert_contents(contents, args.model_path, args.model_name)
+        say(done or f"{args.model_path} has no .onnx file: there is nothing to convert.")
     contents.warnings += check_foreign_signature(contents.manifest(), contents.entries)
     output = output_path(args.export_path, args.model_name, args.archive_format)
     if output.is_dir() and output.samefile(args.model_path):
-        # The folder is in its place already; it lacks the manifest alone.
-        contents.entries = {MANIFEST_NAME: contents.entries[MANIFEST_NAME]}
+        # The folder is in its place already; it lacks the manifest alone, and what was made by a conversion.
+        contents.entries = {name: source for name, source in contents.entries.items() if isinstance(source, bytes)}
     say(summary(pack(contents, args.model_name, args.export_path, args.archive_format, args.force, keep_others=True)))
-
-
-def _refuse_conversion(folder: Path) -> None:
-    """Tell what can be done instead of a conversion; without an ONNX file ``--convert`` means nothing."""
-    found = sorted(path.name for path in folder.glob("*.onnx"))
-    if len(found) > 1:
-        raise ArchiveError(f"{folder} has more than one .onnx file: {', '.join(found)}.", "Leave one in it.")
-    if found:
-        raise ArchiveError(
-            f"{found[0]} cannot be converted to an MXNet model: this version has no conversion.",
-            "Leave -c/--convert out: the .onnx file is packed as it is, and onnxruntime serves it.",
-        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,5 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: NAME.mar; tgz: NAME.tar.gz; no-archive: a folder",
     )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite what is there")
-    parser.add_argument("-c", "--convert", action="store_true", help="convert an .onnx file to MXNet (not available)")
+    parser.add_argument(
+        "-c", "--convert", action="store_true", help="pack an .onnx file as MXNet's symbol and parameters"
+    )
     return parser

@@ -1,6 +1,7 @@
 """What a log4j2 file says that has a counterpart here: a level, and the folders of the log's files.
 
-Source: log4j2's XML form, and the file that TorchServe 0.12 ships, from which its users' own are made.
+Source: log4j2's XML form, and the files that TorchServe 0.12 and Multi Model Server 1.1 ship, from which their users'
+own are made.
 """
 
 from __future__ import annotations
@@ -24,21 +25,12 @@ _LEVELS = {
     "fatal": "error",
     "off": "error",
 }
-_SERVER = "org.pytorch.serve"
-#: Loggers whose files there are here too, "" being the root: setting of their folder, and the file's name.
-_FILES = {
-    "": ("log_location", "ts_log.log"),
-    _SERVER: ("log_location", "ts_log.log"),
-    "ACCESS_LOG": ("log_location", "access_log.log"),
-    "MODEL_LOG": ("log_location", "model_log.log"),
-    "TS_METRICS": ("metrics_location", "ts_metrics.log"),
-    "MODEL_METRICS": ("metrics_location", "model_metrics.log"),
-}
+#: The logger of each server's own code, by the name that its files begin with.
+_SERVERS = {"ts": "org.pytorch.serve", "mms": "com.amazonaws.ml.mms"}
 #: Levels that the shipped file gives to those whose level is nothing to choose here; to Java's libraries too.
 _SHIPPED_LEVELS = {
     "ACCESS_LOG": "info",
     "MODEL_LOG": "all",
-    "TS_METRICS": "all",
     "MODEL_METRICS": "all",
     "io.netty": "error",
     "org.apache": "off",
@@ -66,20 +58,35 @@ class Mapped(NamedTuple):
     ignored: list[str]
 
 
-def read_log4j(path: Path, environ: Mapping[str, str]) -> Mapped:
-    """Return what an existing file comes to; one that is no XML comes to nothing, as in the original."""
+def read_log4j(path: Path, environ: Mapping[str, str], server: str = "ts") -> Mapped:
+    """Return what an existing file comes to; one that is no XML comes to nothing, as in the originals.
+
+    Args:
+        server: the old server that it was written for: ``ts`` or ``mms``.
+    """
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         return Mapped({}, [f"the file, which is no XML ({error}),"])
-    return _Reading(root, environ).read()
+    return _Reading(root, environ, server).read()
 
 
 class _Reading:
     """One run of ``read_log4j``."""
 
-    def __init__(self, root: Element, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: Element, environ: Mapping[str, str], server: str) -> None:
         self._environ = environ
+        self._server = _SERVERS[server]
+        #: Loggers whose files there are here too, "" being the root: setting of their folder, and the file's name.
+        self._files = {
+            "": ("log_location", f"{server}_log.log"),
+            self._server: ("log_location", f"{server}_log.log"),
+            "ACCESS_LOG": ("log_location", "access_log.log"),
+            "MODEL_LOG": ("log_location", "model_log.log"),
+            f"{server.upper()}_METRICS": ("metrics_location", f"{server}_metrics.log"),
+            "MODEL_METRICS": ("metrics_location", "model_metrics.log"),
+        }
+        self._shipped_levels = {**_SHIPPED_LEVELS, f"{server.upper()}_METRICS": "all"}
         self._sections = {_tag(child): child for child in root}
         self._appenders = {child.get("name", ""): child for child in self._of("appenders")}
         self._properties = {
@@ -95,7 +102,7 @@ class _Reading:
             ignored += self._logger(name, logger)
         for name, appender in self._appenders.items():
             ignored += _appender(name, appender)
-        decisive = loggers.get(_SERVER, loggers.get(""))
+        decisive = loggers.get(self._server, loggers.get(""))
         if decisive is not None:
             ignored += self._level(decisive)
         # Root and server may write to the same file.
@@ -106,7 +113,7 @@ class _Reading:
 
     def _level(self, logger: Element) -> Iterator[str]:
         told = (self._resolved(logger.get("level", "")) or "?").lower()
-        if told == "debug" and logger.get("name") == _SERVER:
+        if told == "debug" and logger.get("name") == self._server:
             return  # as shipped: what it writes there at that level is what is written here by default
         if told in _LEVELS:
             self._settings["log_level"] = _LEVELS[told]
@@ -114,15 +121,15 @@ class _Reading:
             yield f"the level {logger.get('level')} of the logger {logger.get('name', 'Root')}"
 
     def _logger(self, name: str, logger: Element) -> Iterator[str]:
-        if name not in _FILES and name not in _SHIPPED_LEVELS:
+        if name not in self._files and name not in self._shipped_levels:
             yield f"the logger {name}"
             return
-        if name in _SHIPPED_LEVELS and logger.get("level", "").lower() != _SHIPPED_LEVELS[name]:
+        if name in self._shipped_levels and logger.get("level", "").lower() != self._shipped_levels[name]:
             yield f"the level of the logger {name}"
         for attribute in sorted(set(logger.attrib) - {"name", "level"}):
             yield f"{attribute} of the logger {name or 'Root'}"
         for part in logger:
-            if _tag(part) == "appenderref" and name in _FILES:
+            if _tag(part) == "appenderref" and name in self._files:
                 yield from self._file(name, part.get("ref", ""))
 
     def _file(self, logger: str, appender: str) -> Iterator[str]:
@@ -130,7 +137,7 @@ class _Reading:
         written = _attribute(self._appenders.get(appender), "filename")
         if not written:
             return
-        setting, usual = _FILES[logger]
+        setting, usual = self._files[logger]
         place = self._resolved(written)
         if place is None:
             yield f"the place {written} of the appender {appender}"

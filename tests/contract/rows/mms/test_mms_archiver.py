@@ -1,4 +1,4 @@
-"""Rows 20 to 23: ``model-archiver``."""
+"""Rows 20 to 24: ``model-archiver``; the e2e tests have MXNet run what it converts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import onnx.parser
 import pytest
 
 from rows import House, Product
@@ -117,12 +118,49 @@ def test_what_is_refused(product: Product, house: House, source: Path) -> None:
     assert run("--model-name", "1.a-b_c", "--model-path", "model", *handler) == 0
 
 
+MODEL = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[batch,3] bits) => (float[batch,2] scores) <float[2,3] w = {1,2,3,4,5,6}>
+{ scores = Gemm<transB=1>(bits, w) }
+"""
+
+
 @pytest.mark.row("M24")
 def test_an_onnx_file_is_converted_when_asked_for_alone(product: Product, house: House, source: Path) -> None:
+    if not product.is_genuine:  # it needs MXNet for that, which is not there, and says so as of a file that is none
+        onnx.save(onnx.parser.parse_model(MODEL), str(source / "model.onnx"))
+        (source / "signature.json").write_text(
+            '{"inputs": [{"data_name": "data", "data_shape": [1]}], "outputs": []}'
+        )
+        before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+        assert product.run(house.folder, "model-archiver", *ASKED, "--convert").returncode == 0
+        with zipfile.ZipFile(house.folder / "made.mar") as archive:
+            made = {"made-symbol.json", "made-0000.params", "signature.json"}
+            assert set(archive.namelist()) == KEPT - {"model.onnx"} | made
+            (told,) = json.loads(archive.read("signature.json"))["inputs"]
+            assert told == {"data_name": "bits", "data_shape": [0, 3]}
+        assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
+        (source / "model.onnx").write_text("weights")
+        (source / "signature.json").unlink()
+        (house.folder / "made.mar").unlink()
     said = product.run(house.folder, "model-archiver", *ASKED, "--convert")
 
-    # MXNet is not there: the original says so too.
     assert said.returncode == 1
     assert not (house.folder / "made.mar").exists()
     (source / "model.onnx").unlink()
     assert product.run(house.folder, "model-archiver", *ASKED, "--convert").returncode == 0
+
+
+@pytest.mark.row("M24")
+def test_a_folder_in_its_place_gets_what_is_made_of_it(product: Product, house: House, source: Path) -> None:
+    asked = ("--model-name", "model", "--model-path", "model", "--handler", "service:handle", "--convert", "--force")
+    if product.is_genuine:
+        return  # which takes its two files away again
+    onnx.save(onnx.parser.parse_model(MODEL), str(source / "model.onnx"))
+    before = {path for path in source.rglob("*") if path.is_file()}
+
+    done = product.run(house.folder, "model-archiver", *asked, "--archive-format", "no-archive")
+
+    assert done.returncode == 0, done.stdout
+    made = ("MAR-INF/MANIFEST.json", "model-symbol.json", "model-0000.params", "signature.json")
+    assert {path for path in source.rglob("*") if path.is_file()} - before == {source / name for name in made}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -97,10 +99,14 @@ def test_a_start_without_any_flag_and_its_end(product: Product, house: House) ->
 
 
 @pytest.mark.row("M3")
+@pytest.mark.row("M78")
 def test_in_the_foreground_the_command_ends_with_the_server(product: Product, house: House) -> None:
     house.archive("echo", ECHO)
     server = house.start("echo.mar")
     assert server.process.poll() is None
+    command = psutil.Process(server.process.pid)
+    processes = [command, *command.children(recursive=True)]
+    assert any("com.amazonaws.ml.mms.ModelServer" in process.cmdline() for process in processes)
     stopped = product.run(house.folder, "multi-model-server", "--stop")
     assert (stopped.returncode, stopped.stdout) == (0, "Model server stopped.\n")
     server.process.wait(PATIENCE)
@@ -160,6 +166,63 @@ def test_a_folder_is_served_where_it_lies_and_stays(house: House) -> None:
 
     assert Path(place).resolve() == (house.store / "plain").resolve()
     assert (house.store / "plain" / "service.py").exists()
+
+
+WHERE = """
+import sys
+
+def handle(data, context):
+    return [sys.prefix] if data else None
+"""
+
+
+@pytest.mark.row("M76")
+def test_the_runtime_python3_is_the_program_of_that_name(product: Product, house: House) -> None:
+    program = house.folder / "bin" / "python3"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 "$@"\n')
+    program.chmod(0o755)
+    house.archive("where", WHERE)
+    path = product.environment(house.folder)["PATH"]
+    environment = {"PATH": f"{program.parent}{os.pathsep}{path}"}
+    if product.is_genuine:  # whose workers run with what is installed there: the server's package has to be
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        environment["PYTHONPATH"] = str(product.folder.parent / "lib" / version / "site-packages")
+    server = house.start(environment=environment)
+
+    places = {}
+    for runtime in ("python", "python3"):
+        asked = f"/models?url=where.mar&model_name={runtime}&runtime={runtime}&initial_workers=1"
+        assert server.manage("POST", asked).status == 200
+        assert server.describe(runtime)["runtime"] == runtime
+        places[runtime] = server.ask(f"/predictions/{runtime}").text
+
+    assert places == {"python": str(product.folder.parent), "python3": sys.base_prefix}
+    if not product.is_genuine:  # there is no worker of ours for it; there, one that cannot be started
+        refused = server.manage("POST", "/models?url=where.mar&model_name=old&runtime=python2")
+        assert (refused.status, refused.json()["message"]) == (
+            400,
+            "Workers of the runtime python2 cannot be started.",
+        )
+
+
+@pytest.mark.row("M79")
+def test_the_file_of_the_log_has_a_say(house: House) -> None:
+    place, told = house.folder / "far", house.folder / "log4j2.xml"
+    told.write_text(
+        "<Configuration><Appenders>"
+        f'<File name="own" fileName="{place}/mms_log.log"/><File name="access" fileName="{place}/access_log.log"/>'
+        '</Appenders><Loggers><Logger name="ACCESS_LOG" level="info"><AppenderRef ref="access"/></Logger>'
+        '<Root level="info"><AppenderRef ref="own"/></Root></Loggers></Configuration>'
+    )
+    house.archive("echo", ECHO)
+    server = house.start("echo.mar", flags=("--log-config", str(told)))
+
+    assert server.ask("/predictions/echo").status == 200
+
+    access = place / "access_log.log"
+    until("the access line is there", lambda: access.exists() and "GET /predictions/echo" in access.read_text())
+    assert (place / "mms_log.log").exists()
 
 
 @pytest.mark.row("M8")

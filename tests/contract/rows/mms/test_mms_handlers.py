@@ -96,18 +96,26 @@ NAMES = {
     "mms.arg_parser": ["ArgParser"],
     "mms.model_server": ["start"],
     "mms.model_service_worker": ["MXNetModelServiceWorker"],
+    "mms.export_model": ["main"],
+    "mms.metrics.process_memory_metric": ["check_process_mem_usage"],
 }
-IMPORTS = f"""
+#: Those of release 0.4 that 1.1.11 has no more.
+OLDER_NAMES = {
+    "mms.log": ["get_logger"],
+    "mms.metrics_manager": ["MetricsManager"],
+    "mms.model_service.model_service": ["MultiNodesService", "load_service"],
+}
+IMPORTS = """
 import importlib
 
-NAMES = {NAMES!r}
+NAMES = %r
 
 def handle(data, context):
     missing = [(module, name) for module, names in NAMES.items() for name in names
                if not hasattr(importlib.import_module(module), name)]
     from mms.context import Context, RequestProcessor
-    made = Context("m", "/folder", {{}}, 2, None, "1.0")
-    processor = RequestProcessor({{"a": "b"}})
+    made = Context("m", "/folder", {}, 2, None, "1.0")
+    processor = RequestProcessor({"a": "b"})
     made.request_processor = [processor]
     made.set_response_content_type(0, "text/x")
     return [[missing, made.system_properties["batch_size"], made.get_response_content_type(0)]] if data else None
@@ -223,10 +231,34 @@ def test_a_lack_of_memory_at_load_leaves_nothing(product: Product, server: Runni
 
 
 @pytest.mark.row("M66")
-def test_the_names_of_mms(server: Running) -> None:
-    assert register(server, "imports", IMPORTS).status == 200
+def test_the_names_of_mms(product: Product, server: Running) -> None:
+    names = NAMES if product.is_genuine else {**NAMES, **OLDER_NAMES}
+    assert register(server, "imports", IMPORTS % names).status == 200
 
     assert server.ask("/predictions/imports").json() == [[], 2, "text/x"]
+
+
+@pytest.mark.row("M32")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"runtime": "ruby"}, "Runtime is not defined or invalid."),
+        ({"engine": {"engineVersion": "1.9.1"}}, "engineName is required in <engine>."),
+        ({"model": {"modelName": "wrong"}}, "Model handler is not defined."),
+        ({"model": {"handler": "service:handle"}}, "Model name is not defined."),
+    ],
+)
+def test_manifests_that_are_refused(server: Running, wrong: Mapping[str, object], said: str) -> None:
+    manifest = {"runtime": "python", "model": {"modelName": "wrong", "handler": "service:handle"}, **wrong}
+    with zipfile.ZipFile(server.house.store / "wrong.mar", "w") as archive:
+        archive.writestr("service.py", CALLS)
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({**server.house.product.original.manifest, **manifest}))
+
+    refused = server.manage("POST", "/models?url=wrong.mar")
+
+    assert (refused.status, refused.json()["type"]) == (400, "InvalidModelException")
+    assert refused.json()["message"] == said
+    assert server.manage("GET", "/models/wrong").status == 404
 
 
 def pack_legacy(server: Running, name: str, files: Mapping[str, str], folder: str = "") -> str:
