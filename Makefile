@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Progress for a person at a terminal, silence for a log.
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check $$(test -t 1 || echo --quiet)
 
-.PHONY: help setup archives run demo check format test unit contract e2e fault load contract-genuine bench bench-quick bench-peers docs floors clean
+.PHONY: help setup archives quick-archives run demo check format test unit contract e2e fault load contract-genuine bench bench-quick bench-peers docs floors clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):[^#]*## /  \1|/' | column -t -s '|'
@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@echo "Making $(VENV): this takes a few minutes once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) $(TORCH)
-	@$(PIP) --editable ".[onnx,torch,load,environments,train,bench,dev]"
+	@$(PIP) --editable ".[onnx,torch,load,environments,train,flask,bench,dev]"
 	@touch $(READY)
 
 setup: $(READY) ## Make the virtual environment and install everything.
@@ -26,10 +26,13 @@ setup: $(READY) ## Make the virtual environment and install everything.
 archives: setup ## Train and export the worked models, and build their archives into model-store/.
 	@$(BIN)/python scripts/build_archives.py
 
-run: archives ## Serve the worked archives: predict, scale, load-test, then keep serving until Ctrl-C.
+quick-archives: setup ## Those of the worked archives that take seconds to train.
+	@$(BIN)/python scripts/build_archives.py --without-long
+
+run: quick-archives ## Serve these archives: predict, scale, load-test, then keep serving until Ctrl-C.
 	@$(BIN)/python scripts/tour.py
 
-demo: archives ## The same as run, and stop at the end.
+demo: quick-archives ## The same as run, and stop at the end.
 	@$(BIN)/python scripts/tour.py --exit
 
 check: setup floors ## Lint, format and types.
@@ -51,13 +54,13 @@ unit contract e2e fault load: setup ## One part of the tests: make unit, make co
 contract-genuine: setup ## Ask the original servers what tests/contract asks marserve (needs Java 17).
 	@$(BIN)/python scripts/contract_genuine.py
 
-bench: archives ## Measure against the floors and print the ratios.
+bench: quick-archives ## Measure against the floors and print the ratios.
 	@$(BIN)/python -m bench.run
 
 bench-quick: setup ## The ratios in half a minute, beside those stored of such a machine; fails nothing.
 	-@$(BIN)/python -m bench.run --brief
 
-bench-peers: archives ## Measure beside other servers, half an hour; QUICK=--quick for five minutes.
+bench-peers: quick-archives ## Measure beside other servers, half an hour; QUICK=--quick for five minutes.
 	@$(BIN)/python -m bench.peers.install
 	@$(BIN)/python -m bench.peers.run $(QUICK)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from marserve import __version__, logs
-from marserve.cli import archive, serve
+from marserve.cli import archive, export, serve
 from marserve.cli.pidfile import PidFile, find_server
 from marserve.cli.settings import print_settings
 from marserve.cli.status import ping_reasons, status
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(commands.add_parser("settings", help="list the settings, or show those in effect"))
     packing = commands.add_parser("archive", help="make, check and list archives")
     archive.add_commands(packing.add_subparsers(title="commands", required=True, metavar="COMMAND"))
+    export.add_command(commands.add_parser("export", help="write a torch model in another form, and check it"))
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
 

@@ -13,11 +13,12 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import NoReturn, Protocol, TypedDict
 
 from marserve import logs
 from marserve.archive.store import find
@@ -171,14 +172,8 @@ def launch(
         announcement: a line for its standard output when it is ready; "" for none.
     """
     passed = [pid_file.descriptor] + ([] if message is None else [message])
-    # -P: without it, a marserve or json folder where the command was typed would be imported first.
-    command = [sys.executable, "-P", "-m", "marserve.cli.serve", "--runner", RUNNER]
-    command += ["--pid-file", str(pid_file.path), "--pid-descriptor", str(pid_file.descriptor)]
-    command += ["--message-descriptor", str(-1 if message is None else message), "--announcement", announcement]
-    if settings.dialect == "mms":
-        command.append(_MMS_PROCESS)
     process = subprocess.Popen(
-        command,
+        _command(settings, pid_file, message, announcement),
         stdin=subprocess.PIPE,
         stdout=console,
         stderr=console,
@@ -190,6 +185,29 @@ def launch(
     with suppress(BrokenPipeError), process.stdin as stdin:  # it died already; its message or exit tells why
         stdin.write(settings.to_json().encode())
     return process
+
+
+def become(settings: Settings, pid_file: PidFile, announcement: str) -> NoReturn:
+    """Make this process a server as ``launch`` starts one: same number and console, another command line."""
+    with (
+        tempfile.TemporaryFile() as told
+    ):  # a pipe may be too small: nobody reads it before this process is the server
+        told.write(settings.to_json().encode())
+        told.seek(0)
+        os.dup2(told.fileno(), 0)
+    os.set_inheritable(pid_file.descriptor, True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execv(sys.executable, _command(settings, pid_file, None, announcement))
+
+
+def _command(settings: Settings, pid_file: PidFile, message: int | None, announcement: str) -> list[str]:
+    """Return the command line of a server process."""
+    # -P: without it, a marserve or json folder where the command was typed would be imported first.
+    command = [sys.executable, "-P", "-m", "marserve.cli.serve", "--runner", RUNNER]
+    command += ["--pid-file", str(pid_file.path), "--pid-descriptor", str(pid_file.descriptor)]
+    command += ["--message-descriptor", str(-1 if message is None else message), "--announcement", announcement]
+    return [*command, _MMS_PROCESS] if settings.dialect == "mms" else command
 
 
 def wait_until_ready(message: int, process: "subprocess.Popen[bytes]", log: Path) -> list[str]:

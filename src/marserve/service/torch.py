@@ -12,7 +12,8 @@ from marserve.errors import LoadError
 from marserve.service.arrays import ArrayService, Separate, model_section, weights_file
 from marserve.service.context import Context
 
-_SUFFIXES = (".pt", ".pth", ".pt2", ".safetensors", ".bin")
+#: Of the files that hold weights.
+SUFFIXES = (".pt", ".pth", ".pt2", ".safetensors", ".bin")
 
 
 class TorchService(ArrayService):
@@ -48,7 +49,7 @@ class TorchService(ArrayService):
         if context.thread_count and not context.will_fork:
             torch.set_num_threads(context.thread_count)
         self.device = torch.device(context.device)
-        path = weights_file(context, _SUFFIXES)
+        path = weights_file(context, SUFFIXES)
         model_file = model_section(context).get("modelFile")
         if model_file:
             self.model = self._load_eager(context, model_file, path)
@@ -72,8 +73,8 @@ class TorchService(ArrayService):
     def _load_eager(self, context: Context, model_file: str, path: str) -> Any:
         module_class = model_class(context.system_properties["model_dir"], model_file)
         model = _guarded(path, "", module_class, f"{module_class.__name__} of {model_file} cannot be made")
-        weights = _guarded(path, _STATE_HINT, lambda: _state_dict(path, self.device))
-        _guarded(path, _STATE_HINT, lambda: model.load_state_dict(weights))
+        weights = _guarded(path, STATE_HINT, lambda: read_state(path, self.device))
+        _guarded(path, STATE_HINT, lambda: model.load_state_dict(weights))
         return model.to(self.device).eval()
 
     def _load_exported(self, path: str) -> Any:
@@ -127,7 +128,8 @@ class TorchService(ArrayService):
         return torch.cat(outputs) if isinstance(first, torch.Tensor) else super().join(outputs)
 
 
-_STATE_HINT = (
+#: For who hands over a file that holds something else than a state dict.
+STATE_HINT = (
     "Save the weights alone: torch.save(model.state_dict(), path). Whole pickled models are not loaded, "
     "because unpickling runs code."
 )
@@ -150,7 +152,8 @@ def _guarded(path: str, hint: str, load: Callable[[], Any], what: str = "") -> A
         raise LoadError(f"{what}: {type(error).__name__}: {error}", hint or None) from error
 
 
-def _state_dict(path: str, device: Any) -> Any:
+def read_state(path: str, device: Any) -> Any:
+    """Return the state dict of a file, read without running what is in it."""
     import torch
 
     if path.endswith(".safetensors"):
