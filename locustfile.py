@@ -6,9 +6,14 @@ Without: ``locust --headless --users 8 --run-time 10s --model digits``.
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
 import json
 import logging
 import random
+import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +140,8 @@ def find_load(client: FastHttpSession, model: str) -> Load:
     path = SIGNATURES / f"{model}.json"
     if path.is_file():
         signature = Signature.parse(json.loads(path.read_text(encoding="utf-8")))
-        return Load(signature.example_request, KNOWN.get(model) or by_schema(signature.answer_schema()))
+        draw = DRAWN.get(model, signature.example_request)
+        return Load(draw, KNOWN.get(model) or by_schema(signature.answer_schema()))
     return described(client, model)
 
 
@@ -207,6 +213,89 @@ def judge_digits(body: bytes, answer: Any) -> None:
         raise WrongAnswerError("not probabilities, the highest first")
 
 
+def draw_text(source: random.Random) -> tuple[bytes, str]:
+    """Return a text of 1 to 60 words, so that short and long ones meet in a batch."""
+    words = ("open", "the", "file", "and", "return", "a", "socket", "of", "all", "threads")
+    return json.dumps({"text": " ".join(source.choices(words, k=source.randint(1, 60)))}).encode(), JSON_TYPE
+
+
+def judge_topics(body: bytes, answer: Any) -> None:
+    """Shares of 1 that fall from the topic named on; which one that is, is the model's business."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("scores"), dict) or not answer["scores"]:
+        raise WrongAnswerError("no scores")
+    shares = list(answer["scores"].values())
+    if shares != sorted(shares, reverse=True) or abs(sum(shares) - 1) > 1e-4:
+        raise WrongAnswerError("not shares of 1, the highest first")
+    if answer.get("topic") != next(iter(answer["scores"])):
+        raise WrongAnswerError("not the topic with the highest share")
+
+
+@functools.cache
+def shapes_pictures() -> tuple[bytes, ...]:
+    """Return scenes of coloured shapes as PNG, in several sizes; drawn once, as each takes longer than its answer."""
+    sys.path.append(str(Path(__file__).with_name("archives")))
+    from shapes_scenes import UNSEEN, draw_scene
+
+    pictures = []
+    for seed in range(UNSEEN, UNSEEN + 12):
+        file = io.BytesIO()
+        draw_scene(seed, ((128, 128), (200, 150), (96, 160))[seed % 3]).image.save(file, "PNG")
+        pictures.append(file.getvalue())
+    return tuple(pictures)
+
+
+def draw_shapes(source: random.Random) -> tuple[bytes, str]:
+    """Return one of the scenes."""
+    return source.choice(shapes_pictures()), "image/png"
+
+
+def judge_segments(body: bytes, answer: Any) -> None:
+    """A map of the picture's size, of classes that have a name; which ones is the model's business."""
+    width, height = struct.unpack(">II", body[16:24])  # of a PNG
+    if not isinstance(answer, dict) or [len(row) for row in answer.get("map", ())] != [width] * height:
+        raise WrongAnswerError("not a map of the picture's size")
+    if not set().union(*answer["map"]) <= set(range(len(answer.get("classes", ())))):
+        raise WrongAnswerError("a class without a name")
+
+
+def judge_boxes(body: bytes, answer: Any) -> None:
+    """Boxes within the picture, the highest score first; which ones is the model's business."""
+    width, height = struct.unpack(">II", body[16:24])  # of a PNG
+    boxes = answer.get("boxes") if isinstance(answer, dict) else None
+    if not isinstance(boxes, list):
+        raise WrongAnswerError("no boxes")
+    scores = [each["score"] for each in boxes]
+    if scores != sorted(scores, reverse=True) or not all(0 <= score <= 1 for score in scores):
+        raise WrongAnswerError("not scores, the highest first")
+    for left, top, right, bottom in (each["box"] for each in boxes):
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            raise WrongAnswerError("a box that leaves the picture")
+
+
+def draw_match(source: random.Random) -> tuple[bytes, str]:
+    """Return a sentence about one of the scenes, which it may describe or not."""
+    colour, shape = source.choice(("red", "green", "blue")), source.choice(("circle", "square", "triangle"))
+    text = f"a {colour} {shape} {source.choice(('and', 'left of', 'above'))} a star"
+    picture = base64.b64encode(source.choice(shapes_pictures())).decode()
+    return json.dumps({"text": text, "img_uri": f"data:image/png;base64,{picture}"}).encode(), JSON_TYPE
+
+
+def judge_match(body: bytes, answer: Any) -> None:
+    """Both answers with shares of 1, the higher first; which one that is, is the model's business."""
+    if not isinstance(answer, dict) or answer.keys() != {"match", "no_match"}:
+        raise WrongAnswerError("not the two answers")
+    first, second = answer.values()
+    if not first >= second >= 0 or abs(first + second - 1) > 1e-4:
+        raise WrongAnswerError("not shares of 1, the higher first")
+
+
+#: What draws the requests of models for which the signature's one example would say too little.
+DRAWN: dict[str, Callable[[random.Random], tuple[bytes, str]]] = {
+    "docstring_topics": draw_text,
+    "scene_match": draw_match,
+    "shapes_detector": draw_shapes,
+    "shapes_segmenter": draw_shapes,
+}
 #: Judges of models whose right answers are known; every other answer is held against the signature.
 KNOWN: dict[str, Callable[[bytes, Any], None]] = {
     "fizbuz_package": judge_fizbuz,
@@ -214,4 +303,8 @@ KNOWN: dict[str, Callable[[bytes, Any], None]] = {
     "fizbuz_script": judge_fizbuz,
     "fizbuz_mxnet": judge_fizbuz,
     "digits": judge_digits,
+    "docstring_topics": judge_topics,
+    "scene_match": judge_match,
+    "shapes_detector": judge_boxes,
+    "shapes_segmenter": judge_segments,
 }

@@ -34,7 +34,7 @@ class Recipe:
         command: the packing command as a user types it beside the archive's folder; where to and ``-f`` follow.
         sources: what the script reads beside its own file.
         starts_from: archive whose weights the script gets as ``--weights``.
-        is_long: its training takes more than half a minute; its script has ``--brief``, which learns a few seconds.
+        is_long: its training is more than tests can wait for; its script has ``--brief``, which learns a few seconds.
     """
 
     name: str
@@ -54,6 +54,18 @@ FIZBUZ_TORCH_SERVICE = {"fizbuz_torch_service.py": "handlers/fizbuz_torch_servic
 FIZBUZ_NETWORK = {"network.py": "archives/fizbuz_torch/network.py"}
 MXNET_REQUIREMENTS = {"requirements.txt": "archives/fizbuz_mxnet/requirements.txt"}
 DIGITS_NETWORK = {"network.py": "archives/digits/network.py"}
+DIGITS_CLASSIFIER = {"digits_classifier.py": "archives/digits_torchserve/digits_classifier.py"}
+DETECTOR_NETWORK = {
+    name: f"archives/shapes_detector/{name}" for name in ("network.py", "detection.py", "shapes.cfg", "shapes.names")
+}
+SEGMENTER_NETWORK = {"network.py": "archives/shapes_segmenter/network.py"}
+SCENE_MATCH = {
+    "network.py": "archives/scene_match/network.py",
+    "scene_match_words.py": "handlers/scene_match_words.py",
+}
+DOCSTRING_WORDS = {"docstring_words.py": "handlers/docstring_words.py"}
+#: Writes TorchScript for the archives that hold it.
+TORCHSCRIPT = "archives/torchscript.py"
 
 
 def about(name: str) -> dict[str, str]:
@@ -88,7 +100,7 @@ RECIPES = (
     Recipe(
         name="fizbuz_script",
         script="archives/fizbuz_script/export.py",
-        sources=tuple(FIZBUZ_NETWORK.values()),
+        sources=(*FIZBUZ_NETWORK.values(), TORCHSCRIPT),
         weights="fizbuz_script.pt",
         packages=("torch",),
         files=FIZBUZ_TORCH_SERVICE | NUMBERS | about("fizbuz_script"),
@@ -125,6 +137,83 @@ RECIPES = (
         packages=("torch", "numpy", "scikit-learn", "safetensors"),
         files=DIGITS_NETWORK | {"digits_service.py": "handlers/digits_service.py"} | about("digits"),
         command="marserve archive create digits --export-path",
+    ),
+    Recipe(
+        name="digits_torchserve",
+        script="archives/digits_torchserve/export.py",
+        sources=("archives/digits/train.py", *DIGITS_NETWORK.values(), *DIGITS_CLASSIFIER.values()),
+        weights="digits_torchserve.pt",
+        packages=("torch", "numpy", "scikit-learn", "safetensors", "pillow"),
+        files=DIGITS_NETWORK
+        | DIGITS_CLASSIFIER
+        | {"index_to_name.json": "archives/digits_torchserve/index_to_name.json"}
+        | about("digits_torchserve"),
+        command="torch-model-archiver --model-name digits_torchserve --version 1.0"
+        " --model-file digits_torchserve/digits_classifier.py"
+        " --serialized-file digits_torchserve/digits_torchserve.pt --handler image_classifier"
+        " --extra-files digits_torchserve/index_to_name.json,digits_torchserve/network.py,"
+        "digits_torchserve/signature.json --config-file digits_torchserve/model-config.yaml --export-path",
+        starts_from="digits",
+    ),
+    Recipe(
+        name="docstring_topics",
+        script="archives/docstring_topics/train.py",
+        sources=(
+            "archives/docstring_topics/docstrings.py",
+            "archives/docstring_topics/network.py",
+            TORCHSCRIPT,
+            *DOCSTRING_WORDS.values(),
+        ),
+        weights="docstring_topics.pt",
+        beside=("docstring_vocabulary.json",),
+        packages=("torch",),
+        files={"docstring_topics_service.py": "handlers/docstring_topics_service.py"}
+        | DOCSTRING_WORDS
+        | about("docstring_topics"),
+        command="torch-model-archiver --model-name docstring_topics --version 1.0"
+        " --serialized-file docstring_topics/docstring_topics.pt"
+        " --handler docstring_topics/docstring_topics_service.py"
+        " --extra-files docstring_topics/docstring_vocabulary.json,docstring_topics/docstring_words.py,"
+        "docstring_topics/signature.json --config-file docstring_topics/model-config.yaml --export-path",
+        is_long=True,
+    ),
+    Recipe(
+        name="shapes_detector",
+        script="archives/shapes_detector/train.py",
+        sources=(
+            "archives/shapes_scenes.py",
+            "archives/shapes_detector/precision.py",
+            *(DETECTOR_NETWORK[name] for name in ("network.py", "detection.py", "shapes.cfg")),
+        ),
+        weights="shapes.weights",
+        packages=("torch", "numpy", "pillow"),
+        files=DETECTOR_NETWORK
+        | {"shapes_detector_service.py": "handlers/shapes_detector_service.py"}
+        | about("shapes_detector"),
+        command="marserve archive create shapes_detector --serialized-file shapes.weights --export-path",
+        is_long=True,
+    ),
+    Recipe(
+        name="shapes_segmenter",
+        script="archives/shapes_segmenter/train.py",
+        sources=("archives/shapes_scenes.py", *SEGMENTER_NETWORK.values()),
+        weights="shapes_segmenter.safetensors",
+        packages=("torch", "numpy", "pillow", "safetensors"),
+        files=SEGMENTER_NETWORK
+        | {"shapes_segmenter_service.py": "handlers/shapes_segmenter_service.py"}
+        | about("shapes_segmenter"),
+        command="marserve archive create shapes_segmenter --export-path",
+        is_long=True,
+    ),
+    Recipe(
+        name="scene_match",
+        script="archives/scene_match/train.py",
+        sources=("archives/shapes_scenes.py", "archives/scene_match/sentences.py", *SCENE_MATCH.values()),
+        weights="scene_match.safetensors",
+        packages=("torch", "numpy", "pillow", "safetensors"),
+        files=SCENE_MATCH | {"scene_match_service.py": "handlers/scene_match_service.py"} | about("scene_match"),
+        command="marserve archive create scene_match --export-path",
+        is_long=True,
     ),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
@@ -245,13 +334,16 @@ class Builder:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=list(BY_NAME), metavar="NAME", help="may be repeated")
+    parser.add_argument("--without-long", action="store_true", help="leave out what trains for over half a minute")
     parser.add_argument("--force", action="store_true", help="make everything anew")
     parser.add_argument("--brief", action="store_true", help="train a few seconds: for tests, the answers are poor")
     parser.add_argument("--store", type=Path, default=ROOT / "model-store", help="where the archives go")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "archives", help="weights and archive folders")
     arguments = parser.parse_args()
     builder = Builder(arguments.store, arguments.work, arguments.force, arguments.brief)
-    archives = {builder.archive(BY_NAME[name]) for name in arguments.only or BY_NAME}
+    names = arguments.only or BY_NAME
+    wanted = [BY_NAME[name] for name in names if not (arguments.without_long and BY_NAME[name].is_long)]
+    archives = {builder.archive(recipe) for recipe in wanted}
     made = [archive.name for archive in archives & builder.made]
     print(f"{builder.store} is up to date; made now: {', '.join(sorted(made)) or 'nothing'}.")
 

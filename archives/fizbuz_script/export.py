@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-import warnings
-import zipfile
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "fizbuz_torch"))
 from network import FizBuzNetwork
-
-#: Entries that hold the full path of every source, the environment's included, for the traces of errors; and an
-#: id that is a checksum of all. torch loads without them.
-PLACES = (".debug_pkl", ".data/serialization_id")
-
-
-def without_places(program: bytes) -> bytes:
-    """Return a TorchScript file without ``PLACES``.
-
-    With them the bytes would differ from folder to folder, and tell who gets the archive where it was built.
-    """
-    kept = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(program)) as whole, zipfile.ZipFile(kept, "w") as rest:
-        for entry in whole.infolist():
-            if not entry.filename.endswith(PLACES):
-                rest.writestr(zipfile.ZipInfo(entry.filename), whole.read(entry))
-    return kept.getvalue()
+from torchscript import save_script
 
 
 def main() -> None:
@@ -40,11 +22,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     network = FizBuzNetwork()
     network.load_state_dict(torch.load(arguments.weights, weights_only=True))
-    # torch asks authors to move on from TorchScript; archives that hold it are many, so this one stays.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-    program = io.BytesIO()
-    torch.jit.save(torch.jit.script(network.eval()), program)
-    (arguments.output / "fizbuz_script.pt").write_bytes(without_places(program.getvalue()))
+    save_script(network, arguments.output / "fizbuz_script.pt")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class ArchiveOpener:
             arguments.append("--lenient")
         if settings.dialect == "mms":
             arguments.append("--replace")  # Multi Model Server downloads again what its store has already
+            arguments += ["--mms", "--runtime", wanted.runtime or ""]
         arguments += ["--environments", str(self._cache / "environments")]
         if settings.install_py_dep_per_model:
             arguments.append("--install")

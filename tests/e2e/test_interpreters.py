@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from live import ROOT, LiveServer, make_archive, serving
+from live import LiveServer, make_archive, serving
 from marserve.archive.interpreters import known_interpreters
+from workshop import Workshop
 
 #: The oldest Python that workers run on, the one before the server's oldest, and the newest.
 WANTED = ("3.8", "3.10", "3.12", "3.13")
@@ -157,13 +157,12 @@ def test_an_old_servers_users_are_told_too(store: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def mxnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mxnet_folder(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose ``store`` has the real ``fizbuz_mxnet.mar``, written by MXNet and packed as users do it."""
     folder = tmp_path_factory.mktemp("mxnet")
-    command = [sys.executable, str(ROOT / "scripts" / "build_archives.py"), "--only", "fizbuz_mxnet"]
-    command += ["--store", str(folder / "store"), "--work", str(folder / "work")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (folder / "store").mkdir()
+    shutil.copy(workshop.archive("fizbuz_mxnet"), folder / "store")
+    shutil.copytree(workshop.folder / "work" / "fizbuz_mxnet", folder / "work" / "fizbuz_mxnet")
     return folder
 
 

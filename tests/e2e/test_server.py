@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from live import ROOT, LiveServer, all_gone, descendants, launched, make_archive, serving
+from live import LiveServer, all_gone, descendants, launched, make_archive, serving
 from services import STEERED, VERSIONED
+
+#: What is served: of each kind of weights one, and nothing that takes long to train.
+NAMES = ["digits", "fizbuz_mxnet", "fizbuz_package", "fizbuz_script", "fizbuz_torch"]
 
 
 @pytest.fixture(scope="module")
-def store() -> Path:
-    """The model store with the worked archives."""
-    subprocess.run([sys.executable, "scripts/build_archives.py"], cwd=ROOT, check=True, capture_output=True)
-    return ROOT / "model-store"
+def store(worked: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with worked archives."""
+    store = tmp_path_factory.mktemp("server") / "store"
+    store.mkdir()
+    for name in NAMES:
+        shutil.copy(worked(name), store)
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_invocations_finds_the_model_by_query_and_by_form_field(server: LiveServ
 def test_ping_models_and_metrics_tell_what_is_served(server: LiveServer) -> None:
     assert server.client.get(server.inference + "/ping").json() == {"status": "Healthy"}
     names = [model["modelName"] for model in server.manage("GET", "/models").json()["models"]]
-    assert names == ["digits", "fizbuz_mxnet", "fizbuz_package", "fizbuz_script", "fizbuz_torch"]
+    assert names == NAMES
     server.predict("digits", content=b"no picture", headers={"content-type": "image/png"})
     text = server.client.get(server.metrics + "/metrics").text
     assert 'marserve_workers{model="digits",state="ready",version="1.0"} 1.0' in text

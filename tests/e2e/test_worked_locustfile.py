@@ -112,6 +112,22 @@ def test_digits_get_pictures_and_have_to_give_five_probabilities(value, reason):
     assert all(0 <= number <= 16 for row in picture for number in row)
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"topic": "files", "scores": {"files": 0.4, "text": 0.6}}, "not shares of 1, the highest first"),
+        ({"topic": "text", "scores": {"files": 0.6, "text": 0.4}}, "not the topic with the highest share"),
+        ({"topic": "text"}, "no scores"),
+    ],
+)
+def test_topics_get_texts_of_all_lengths_and_have_to_give_falling_shares(value, reason):
+    with Impostor(lambda path, body: (200, value)) as server:
+        code, printed = locust(server, "--model", "docstring_topics")
+    assert code == 1
+    assert reason in printed
+    assert len({json.loads(body)["text"].count(" ") for body in server.bodies}) > 5
+
+
 def test_a_model_without_a_signature_file_is_asked_for_its_description():
     numbers = {"type": "array", "items": {"type": "number", "minimum": 1, "maximum": 2}, "minItems": 3, "maxItems": 3}
     request = {"type": "object", "properties": {"x": numbers}, "required": ["x"]}

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import nn
 from ts_modules import asked, context_of, module
 
+from marserve import InvalidData
+
 images = module("torch_handler.images")
 ImageClassifier = module("torch_handler.image_classifier").ImageClassifier
 ImageSegmenter = module("torch_handler.image_segmenter").ImageSegmenter
@@ -146,11 +148,32 @@ def test_an_explanation_has_the_inputs_shape_and_sums_to_the_difference(tmp_path
     assert not found[0, 0].any()
 
 
-def test_an_image_that_is_none_raises(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"no image", "8 bytes that are none"),
+        (b"", "0 bytes that are none"),
+        (encoded(noise())[:500], "a damaged one of 500 bytes"),
+        ("abc", "an image or numbers"),
+        ([[1, 2], [3]], "an image or numbers"),
+        (None, "an image or numbers"),
+    ],
+)
+def test_what_is_no_image_is_refused(value, reason, tmp_path, monkeypatch):
     handler, context = handler_of(ImageClassifier, Scores(), tmp_path, monkeypatch)
 
-    with pytest.raises(OSError, match="cannot identify image file"):
-        handler.handle([{"body": b"no image"}], context)
+    with pytest.raises(InvalidData, match=reason):
+        handler.handle([{"body": encoded(noise())}, {"body": value}], context)
+
+
+def test_images_of_several_shapes_are_refused_together_so_that_each_is_asked_alone(tmp_path, monkeypatch):
+    handler, context = handler_of(ImageClassifier, Scores(), tmp_path, monkeypatch)
+    shapes = [torch.ones(3, 4, 4).tolist(), torch.ones(3, 5, 5).tolist()]
+
+    with pytest.raises(InvalidData, match="one shape"):
+        handler.handle([{"body": value} for value in shapes], context)
+
+    assert [len(handler.handle([{"body": value}], context)) for value in shapes] == [1, 1]
 
 
 def test_each_pixel_gets_its_class_and_probability(tmp_path, monkeypatch):

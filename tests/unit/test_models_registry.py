@@ -1,4 +1,4 @@
-"""Names, versions and defaults."""
+"""Names, versions, defaults and routes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from marserve.errors import Conflict, Forbidden, ModelNotFound, VersionNotFound
+from marserve.models.model import VersionConfig
 from marserve.models.registry import Registry
+from marserve.models.routes import routes_of
 
 
-def version(name, number):
-    return SimpleNamespace(name=name, version=number)
+def version(name, number, *routes):
+    config = VersionConfig(routes=routes_of({"routes": list(routes)}))
+    return SimpleNamespace(name=name, version=number, config=config)
 
 
 def registry(**models):
@@ -102,3 +105,59 @@ def test_versions_may_come_and_go_while_somebody_goes_through_them():
     assert ("a", "1.0") in seen
     assert ("b", "1.0") in seen
     assert {one.name for one in made} == {"a", "b", "c"}
+
+
+# Routes
+
+
+def test_a_route_is_found_by_its_path_and_goes_with_its_model():
+    made = Registry()
+    made.add(version("a", "1.0", "POST /x/y/"))
+
+    assert dict(made.methods_at(("x", "y"))) == {"POST": "a"}
+    assert not made.methods_at(("x",))
+
+    made.remove("a", None)
+    assert not made.methods_at(("x", "y"))
+
+
+def test_a_route_stays_as_long_as_one_version_names_it():
+    made = Registry()
+    made.add(version("a", "1.0", "POST /x"))
+    made.add(version("a", "2.0", "POST /x", "GET /x"))
+    made.set_default("a", "2.0")
+
+    made.remove("a", "1.0")
+    assert dict(made.methods_at(("x",))) == {"POST": "a", "GET": "a"}
+
+    made.add(version("a", "3.0"))
+    made.set_default("a", "3.0")
+    made.remove("a", "2.0")
+    assert not made.methods_at(("x",))
+
+
+def test_a_route_is_one_models():
+    made = Registry()
+    made.add(version("a", "1.0", "POST /x"))
+
+    with pytest.raises(Conflict, match="The route POST /x/ of b is one of model a already") as refused:
+        made.add(version("b", "1.0", "POST /y", "POST /x/"))
+
+    assert "Unregister a" in refused.value.hint
+    assert list(made.models) == ["a"]
+    assert not made.methods_at(("y",))
+    made.add(version("b", "1.0", "PUT /x"))
+    assert dict(made.methods_at(("x",))) == {"POST": "a", "PUT": "b"}
+
+
+def test_what_is_discarded_takes_its_routes_along():
+    made = Registry()
+    first, second = version("a", "1.0", "POST /x"), version("a", "2.0", "POST /y")
+    made.add(first)
+    made.add(second)
+
+    assert made.discard(first)
+    assert not made.discard(first)
+
+    assert made.find("a", None) is second
+    assert (dict(made.methods_at(("x",))), dict(made.methods_at(("y",)))) == ({}, {"POST": "a"})

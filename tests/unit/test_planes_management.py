@@ -710,3 +710,75 @@ async def test_a_registration_says_whether_its_workers_are_forked(clock, bench):
         version = await house.management.register(told, wait=True)
         assert version.config.worker_start == how
     await house.close()
+
+
+# Routes
+
+
+@in_fake_time
+async def test_a_route_that_another_model_has_is_refused_and_nothing_is_left(clock, bench, own):
+    house = bench()
+    house.stock("first.mar", name="first", routes=["POST /x"])
+    house.stock("second.mar", name="second", own_folder=str(own), routes=["POST /y", "POST /x"])
+    await house.management.register(wanted("first.mar"), wait=True)
+
+    with pytest.raises(Conflict, match="one of model first already"):
+        await house.management.register(wanted("second.mar"), wait=True)
+
+    assert list(house.registry.models) == ["first"]
+    assert len(house.starter.processes) == 1
+    assert not own.exists()
+    assert not house.inference.methods_at(("y",))
+
+    await house.management.unregister("first", None)
+    own.mkdir()
+    await house.management.register(wanted("second.mar"), wait=True)
+    assert dict(house.inference.methods_at(("x",))) == {"POST": "second"}
+    await house.close()
+
+
+@pytest.mark.parametrize("routes", [["POST /models"], ["anything"], "POST /x"])
+@in_fake_time
+async def test_a_route_that_cannot_be_is_refused_and_nothing_is_left(clock, bench, routes):
+    house = bench()
+    house.stock("routed.mar", name="routed", routes=routes)
+
+    with pytest.raises(BadRequest, match=r"model-config\.yaml: routes"):
+        await house.management.register(wanted("routed.mar"), wait=True)
+
+    assert (house.registry.models, house.starter.processes) == ({}, [])
+    await house.close()
+
+
+@in_fake_time
+async def test_a_model_that_does_not_load_leaves_its_routes_to_others(clock, bench):
+    house = bench(script=FAILS)
+    house.stock("routed.mar", name="routed", routes=["POST /x"])
+
+    with pytest.raises(LoadError):
+        await house.management.register(wanted("routed.mar"), wait=True)
+
+    assert not house.inference.methods_at(("x",))
+    await house.close()
+
+
+@in_fake_time
+async def test_a_new_version_takes_the_routes_over(clock, bench):
+    house = bench()
+    house.stock("old.mar", name="routed", version="1.0", routes=["POST /x"])
+    house.stock("new.mar", name="routed", version="2.0", routes=["POST /x/"])
+    for location in ("old.mar", "new.mar"):
+        await house.management.register(wanted(location), wait=True)
+
+    await house.management.set_default("routed", "2.0")
+    await house.management.unregister("routed", "1.0")
+
+    assert dict(house.inference.methods_at(("x",))) == {"POST": "routed"}
+    await house.close()
+
+
+def test_in_the_old_dialects_routes_have_no_effect_and_the_log_says_so(caplog):
+    found = resolved({"routes": ["POST /models"]}, precedence=Precedence(has_routes=False))
+
+    assert found.routes == ()
+    assert "routes has no effect: only marserve's own dialect" in caplog.text

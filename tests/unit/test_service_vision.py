@@ -157,3 +157,16 @@ def test_a_batch_of_images_is_stacked():
     made = service((2, 2))
     rows = [Row({"body": encoded(np.full((3, 3), value))}) for value in (0, 255)]
     assert made.preprocess(rows).shape == (2, 2, 2)
+
+
+def test_an_image_can_be_had_as_it_was_uploaded():
+    made = service((0, 0, 3))
+    (wanted,) = made.inputs.all
+    image = made.open_image(wanted, encoded(RED, mode="P"))
+    assert (image.mode, image.size) == ("P", (6, 5))
+    assert made.open_image(wanted, base64.b64encode(encoded(RED)).decode()).size == (6, 5)
+    assert np.array_equal(made.open_image(wanted, RED.tolist()), RED)
+    for value, said in ((b"no image", "8 bytes that are no image"), ([[1, 2]], "shape (1, 2)"), (None, "null")):
+        with pytest.raises(InvalidData) as caught:
+            made.open_image(wanted, value)
+        assert said in caught.value.message

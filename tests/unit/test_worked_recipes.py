@@ -11,7 +11,18 @@ import yaml
 from marserve.archive.signature import Signature, validate
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("digits", "fizbuz_mxnet", "fizbuz_package", "fizbuz_script", "fizbuz_torch")
+NAMES = (
+    "digits",
+    "digits_torchserve",
+    "docstring_topics",
+    "fizbuz_mxnet",
+    "fizbuz_package",
+    "fizbuz_script",
+    "fizbuz_torch",
+    "scene_match",
+    "shapes_detector",
+    "shapes_segmenter",
+)
 
 
 @pytest.fixture(scope="module")

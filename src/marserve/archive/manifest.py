@@ -33,6 +33,8 @@ LIBRARY_HANDLERS = frozenset(("mxnet_service", "onnx_service", "torch_service"))
 #: Handlers of the C++ runtime that come without a file.
 BUILT_IN_LSP_HANDLERS = frozenset(("BaseHandler", "TorchScriptHandler"))
 RUNTIMES = ("python", "python2", "python3", "LSP")
+#: Those that Multi Model Server takes.
+MMS_RUNTIMES = RUNTIMES[:3]
 
 #: Model names that the archivers accept; both families share the rule.
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_\-.]*$"
@@ -215,6 +217,18 @@ def read_manifest(folder: Path, must_be_whole: bool = True) -> Manifest:
                 "Pack the archive again with that file, or take the name out of the manifest.",
             )
     return manifest
+
+
+def check_as_mms(manifest: Manifest) -> None:
+    """Refuse what Multi Model Server does of a manifest that can be read.
+
+    Raises:
+        ManifestError: in its words.
+    """
+    if manifest.runtime not in MMS_RUNTIMES:
+        raise ManifestError("Runtime is not defined or invalid.", f"It must be one of {', '.join(MMS_RUNTIMES)}.")
+    if manifest.raw.get("engine") is not None and not manifest.engine_name:
+        raise ManifestError("engineName is required in <engine>.", "Name it, or take engine out of the manifest.")
 
 
 def file_model_name(location: str) -> str:

@@ -18,6 +18,7 @@ from typing import IO, List, Optional, Sequence
 from marserve import __version__
 from marserve.archive.reader import archive_format
 from marserve.archive.s3 import SignedRequests, credentials_of
+from marserve.archive.urls import matching
 from marserve.archive.writer import replacing_file
 from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadError, ModelNotFound, ServeError, about
 
@@ -124,16 +125,11 @@ def find(location: str, store: Optional[Path]) -> Path:
 
 def check_allowed(url: str, allowed_urls: Sequence[str]) -> None:
     """Raise ModelNotFound unless a URL matches one of the expressions as a whole."""
-    for pattern in allowed_urls:
-        try:
-            is_allowed = re.fullmatch(pattern, url, re.IGNORECASE) is not None
-        except re.error as error:
-            raise ConfigError(f"allowed_urls has a broken expression {pattern!r}: {error}.", "Correct it.") from error
-        if is_allowed:
-            return
-    raise ModelNotFound(
-        f"Given URL {url} does not match any allowed URL(s)", "The operator can add it to the setting allowed_urls."
-    )
+    if next(matching(url, allowed_urls, "allowed_urls"), None) is None:
+        raise ModelNotFound(
+            f"Given URL {url} does not match any allowed URL(s)",
+            "The operator can add it to the setting allowed_urls.",
+        )
 
 
 def download(

@@ -155,6 +155,14 @@ class Settings:
         mms="http(s)?://.*",
         known_to=_TS,
     )
+    allowed_input_urls: tuple[str, ...] = row(
+        "Access",
+        PATTERNS,
+        "",
+        "Regular expressions with commas between; an http(s) address that a request names for its input must match "
+        "one in full, letter case aside. Empty: only `data:` URIs are read. See [addresses in requests]"
+        "(security.md#addresses-in-requests).",
+    )
     cors_allowed_origin: str = row(
         "Access", TEXT, "", "Origin whose pages may call the server, `*` for all. Empty: none.", known_to=_BOTH
     )

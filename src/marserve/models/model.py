@@ -11,6 +11,7 @@ from marserve.archive.manifest import Manifest
 from marserve.archive.signature import Signature
 from marserve.batching.batcher import BatchPolicy
 from marserve.batching.queue import JobQueue
+from marserve.models.routes import Route
 from marserve.observer import Observer
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.forking import Forker, Spawning, spawned, why_not_forked
@@ -68,6 +69,7 @@ class VersionConfig:
         gpu_ids: devices that workers are given in turn; empty: CPU.
         parallel: whether a worker is several processes, or has several devices.
         worker_start: ``fork`` where the version is fit for it, or ``spawn``.
+        routes: paths that ask its model, beside those of the server.
     """
 
     min_workers: int = 1
@@ -86,6 +88,7 @@ class VersionConfig:
     gpu_ids: tuple[int, ...] = ()
     parallel: Parallel = Parallel()
     worker_start: str = "spawn"
+    routes: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

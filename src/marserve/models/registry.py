@@ -1,11 +1,12 @@
-"""Names, versions and defaults: which version a request means."""
+"""Names, versions, defaults and routes: which version a request means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from marserve.errors import Conflict, Forbidden, ModelNotFound, VersionNotFound, about
 from marserve.models.model import ModelVersion
+from marserve.models.routes import Route
 
 
 class Model:
@@ -24,13 +25,15 @@ class Registry:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+        #: Segments of a path -> method -> model, of all routes that a version which is here has named.
+        self._routes: dict[tuple[str, ...], dict[str, str]] = {}
 
     def __iter__(self) -> Iterator[ModelVersion]:
         for model in list(self.models.values()):
             yield from list(model.versions.values())
 
-    def check_free(self, name: str, version: str) -> None:
-        """Raise Conflict when the name and version are taken."""
+    def check_free(self, name: str, version: str, routes: Sequence[Route] = ()) -> None:
+        """Raise Conflict when the name and version are taken, or a route is another model's."""
         model = self.models.get(name)
         if model is not None and version in model.versions:
             error = Conflict(
@@ -38,19 +41,39 @@ class Registry:
                 "Unregister it first, or register the archive under another version.",
             )
             raise about(error, name, version)
+        for route in routes:
+            owner = self.methods_at(route.segments).get(route.method, name)
+            if owner != name:
+                error = Conflict(
+                    f"The route {route} of {name} is one of model {owner} already.",
+                    f"Unregister {owner}, or name another route in model-config.yaml.",
+                )
+                raise about(error, name, version)
 
     def add(self, version: ModelVersion) -> None:
         """Add a version; the first of a name becomes its default.
 
         Raises:
-            Conflict: the name and version are taken.
+            Conflict: the name and version are taken, or one of its routes.
         """
-        self.check_free(version.name, version.version)
+        self.check_free(version.name, version.version, version.config.routes)
         model = self.models.get(version.name)
         if model is None:
             self.models[version.name] = Model(version)
         else:
             model.versions[version.version] = version
+        self._find_routes()
+
+    def methods_at(self, segments: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the methods that archives have named for a path, each with its model."""
+        return self._routes.get(segments, {})
+
+    def _find_routes(self) -> None:
+        """Make the table anew: a route stays as long as any version of its model names it."""
+        self._routes = {}
+        for version in self:
+            for route in version.config.routes:
+                self._routes.setdefault(route.segments, {})[route.method] = version.name
 
     def model(self, name: str) -> Model:
         """Return a model.
@@ -102,14 +125,24 @@ class Registry:
         """
         found = self.find(name, version)
         model = self.models[name]
-        if found is model.default:
-            if len(model.versions) > 1:
-                error = Forbidden(
-                    f"Cannot remove default version for model {name}",
-                    "Make another version the default first: PUT /models/{model}/{version}/set-default.",
-                )
-                raise about(error, name, found.version)
-            del self.models[name]
-        else:
-            del model.versions[found.version]
+        if found is model.default and len(model.versions) > 1:
+            error = Forbidden(
+                f"Cannot remove default version for model {name}",
+                "Make another version the default first: PUT /models/{model}/{version}/set-default.",
+            )
+            raise about(error, name, found.version)
+        self.discard(found)
         return found
+
+    def discard(self, version: ModelVersion) -> bool:
+        """Take a version out and return whether it was here; was it the default, the oldest other one becomes it."""
+        model = self.models.get(version.name)
+        if model is None or model.versions.get(version.version) is not version:
+            return False
+        del model.versions[version.version]
+        if not model.versions:
+            del self.models[version.name]
+        elif model.default is version:
+            model.default = next(iter(model.versions.values()))
+        self._find_routes()
+        return True

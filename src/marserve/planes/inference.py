@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -87,6 +87,10 @@ class InferencePlane:
         """End a job whose client has gone away."""
         version = job.model_version
         version.pool.cancel(job, Cancelled("The client went away before its answer was there."))  # type: ignore[attr-defined]
+
+    def methods_at(self, segments: tuple[str, ...]) -> Mapping[str, str]:
+        """Return the methods that archives have named for a path, each with its model; routes come and go."""
+        return self._registry.methods_at(segments)
 
     def only_model(self) -> str:
         """Return the name of the only model that was loaded at start-up, "" when there is none or several."""

@@ -25,7 +25,7 @@ from marserve.errors import (
     about,
 )
 from marserve.models.model import House, ModelVersion, OpenedArchive, VersionConfig
-from marserve.models.registry import Model, Registry
+from marserve.models.registry import Registry
 from marserve.planes.resolving import REGISTRATION_FIRST, Precedence, Registration, resolve, restored
 from marserve.supervisor.helper import remove_folder
 
@@ -168,6 +168,7 @@ class ManagementPlane:
         if config.min_workers > 0 and config.startup_timeout <= 0:
             error = LoadError(f"No worker of {name} can load within 0 s.", "Give a startup_timeout, or no workers.")
             raise about(error, name, found)
+        self.registry.check_free(name, found, config.routes)
         level = config.parallel.level
         numbers = self._distributed_numbers(level) if level else self._numbers
         version = ModelVersion(name, found, archive, config, self._house, numbers)
@@ -200,20 +201,10 @@ class ManagementPlane:
 
     async def _undo(self, version: ModelVersion) -> None:
         """Remove a version that never served, unless somebody else has, and end its workers."""
-        model = self.registry.models.get(version.name)
-        if model is not None and model.versions.get(version.version) is version:
-            self._take_out(model, version)
+        if self.registry.discard(version):
             self._remove_download(version)
         await version.pool.close()
         await self._clear(version)
-
-    def _take_out(self, model: Model, version: ModelVersion) -> None:
-        """Remove a version, the default of its siblings or not."""
-        del model.versions[version.version]
-        if not model.versions:
-            del self.registry.models[version.name]
-        elif model.default is version:
-            model.default = next(iter(model.versions.values()))
 
     def _in_background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

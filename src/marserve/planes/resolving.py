@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from marserve.config.versions import VersionEntry
 from marserve.errors import BadRequest
 from marserve.models.model import OpenedArchive, VersionConfig
+from marserve.models.routes import KEY, routes_of
 from marserve.planes.parallel import parallel_of
 from marserve.wire.frames import MOST_JOBS
 
@@ -35,11 +36,13 @@ class Precedence:
         archive_sets_workers: ``minWorkers`` and ``maxWorkers``, which then count together or not at all.
         archive_sets_timeouts: ``responseTimeout`` and ``startupTimeout``, those of the setting ``models`` too.
         takes_odd_numbers: a ``maxBatchDelay`` of 0 stands for the default, and a batch size above the most for that.
+        has_routes: ``routes`` count, which neither old server knew.
     """
 
     archive_sets_workers: bool = False
     archive_sets_timeouts: bool = False
     takes_odd_numbers: bool = False
+    has_routes: bool = True
 
 
 REGISTRATION_FIRST = Precedence()
@@ -102,7 +105,7 @@ def resolve(
     runtime = wanted.runtime or (told.runtime if told else "") or archive.manifest.runtime
     if runtime in FOREIGN_RUNTIMES:
         raise BadRequest(f"Workers of the runtime {runtime} cannot be started.", "Pack the archive for python3.")
-    for key, why in ineffective(archive):
+    for key, why in ineffective(archive, precedence):
         log.warning("%s: %s has no effect: %s.", archive.location, key, why)
     asked_size = wanted.batch_size or _whole(config, "batchSize", defaults.batch_size, least=1)
     batch_size = min(asked_size, MOST_JOBS)
@@ -141,6 +144,7 @@ def resolve(
         gpu_ids=_devices(config, defaults.gpu_ids),
         parallel=parallel_of(config, archive.location),
         worker_start=_START[wanted.is_preloaded] or _start(config, defaults.worker_start),
+        routes=routes_of(config) if precedence.has_routes else (),
     )
 
 
@@ -225,9 +229,11 @@ def _overridden(config: VersionConfig, entry: VersionEntry) -> VersionConfig:
     return replace(found, max_workers=most, batch_size=min(found.batch_size, MOST_JOBS))
 
 
-def ineffective(archive: OpenedArchive) -> list[tuple[str, str]]:
+def ineffective(archive: OpenedArchive, precedence: Precedence) -> list[tuple[str, str]]:
     """Return what an archive asks for in vain, with the reason: silence is what users resent most."""
     found = [(key, why) for key, why in INEFFECTIVE.items() if archive.config.get(key)]
+    if KEY in archive.config and not precedence.has_routes:
+        found.append((KEY, "only marserve's own dialect has routes of archives"))
     if archive.manifest.requirements_file and not archive.python:
         found.append(("the requirements file", "install_py_dep_per_model is off"))
     return found

@@ -184,6 +184,7 @@ class Context:
         metrics: where the service's own metrics go.
         model_yaml_config: content of the model's ``model-config.yaml``.
         thread_count: threads that one call of the model may use; 0 leaves the choice to the framework.
+        allowed_input_urls: expressions of the addresses that requests may name; see ``service/addresses.py``.
 
     Attributes:
         device: ``cpu``, or ``cuda:`` and the number of the GPU.
@@ -205,6 +206,7 @@ class Context:
         metrics: Optional[MetricsStore] = None,
         model_yaml_config: Optional[Dict[str, Any]] = None,
         thread_count: int = 1,
+        allowed_input_urls: Sequence[str] = (),
     ) -> None:
         self.model_name = model_name
         self.manifest = manifest
@@ -219,6 +221,7 @@ class Context:
         self.model_yaml_config: Dict[str, Any] = model_yaml_config if model_yaml_config is not None else {}
         self.device = "cpu" if gpu is None else f"cuda:{gpu}"
         self.thread_count = thread_count
+        self.allowed_input_urls = allowed_input_urls
         self.will_fork = False
         if metrics is None:
             metrics = MetricsStore(lambda: self.request_ids, model_name)

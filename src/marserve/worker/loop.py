@@ -156,7 +156,7 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     # Which of its files must be there is the server's decision, and has been taken.
     manifest: Manifest = read_manifest(folder, must_be_whole=False)
     gpu = told.get("gpu_id")
-    config = told.get("config")
+    config, allowed = told.get("config"), told.get("allowed_input_urls")
     context = Context(
         str(told["model_name"]),
         str(folder),
@@ -167,6 +167,7 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
         limit_max_image_pixels=bool(told["limit_max_image_pixels"]),
         model_yaml_config=dict(config) if isinstance(config, dict) else {},
         thread_count=threads,
+        allowed_input_urls=[str(one) for one in allowed] if isinstance(allowed, list) else (),
     )
     context.metrics.declare(told.get("metrics"))
     context.will_fork = bool(told.get("will_fork"))

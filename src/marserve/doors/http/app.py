@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from time import monotonic
 
@@ -23,11 +23,12 @@ from marserve.doors.http.management import ManagementDoor
 from marserve.doors.http.metrics import MetricsDoor
 from marserve.doors.http.open_inference import OpenInferenceDoor
 from marserve.doors.http.replies import Replies
-from marserve.doors.http.routes import ANY_METHOD, Endpoint
+from marserve.doors.http.routes import ANY_METHOD, Endpoint, no_route
 from marserve.doors.http.sagemaker import SageMaker, SageMakerDoor
 from marserve.doors.http.tokens import TokenDoor
-from marserve.errors import MethodNotAllowed, RouteNotFound, ServeError
+from marserve.errors import MethodNotAllowed, ServeError
 from marserve.metrics.collector import Collector
+from marserve.models.routes import segments_of
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
 from marserve.planes.management import ManagementPlane
@@ -42,6 +43,7 @@ class Front:
         endpoints: the routes; those without an ``answer`` are left to the fast lane.
         cors: headers of every answer, see ``cors.cors_pairs``.
         keys: what the endpoints that ask for a key compare with.
+        methods_at: the methods that archives have named for a path, which the fast lane answers.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Front:
         observer: Observer,
         cors: Collection[tuple[bytes, bytes]] = (),
         keys: Keys | None = None,
+        methods_at: Callable[[tuple[str, ...]], Collection[str]] | None = None,
     ) -> None:
         endpoints = tuple(endpoints)
         self._keys = keys
+        self._methods_at = methods_at or (lambda segments: ())
         # A key for the API alone opens nothing but the renewal.
         self._kinds = {endpoint.key for endpoint in endpoints} - {"", API}
         self._replies = replies
@@ -107,7 +111,10 @@ class Front:
                 request.scope["path_params"] = found.groupdict()
                 return await self._call(request, path, methods)
         self._check(request, self._kinds)
-        raise RouteNotFound(f"There is no {path} at this address.", "OPTIONS / describes what there is.")
+        named = self._methods_at(segments_of(path))
+        if named:
+            return self._not_allowed(request, path, named)
+        raise no_route(path)
 
     async def _call(self, request: Request, path: str, methods: dict[str, Endpoint]) -> Response:
         is_head = request.method == "HEAD" and self._replies.is_native  # the old servers take it for no GET
@@ -119,6 +126,9 @@ class Front:
             request.state.is_trusted = bool(endpoint.key) or self._is_admitted(request, self._kinds)
             return await endpoint.answer(request)
         self._check(request, self._kinds)
+        return self._not_allowed(request, path, methods)
+
+    def _not_allowed(self, request: Request, path: str, methods: Collection[str]) -> Response:
         allowed = ", ".join(sorted(methods))
         response = self._replies.error(MethodNotAllowed(f"{path} does not take {request.method}, but {allowed}."))
         if self._replies.is_native:
@@ -182,7 +192,8 @@ def build_app(
         endpoints += Descriptions(endpoints, registry, replies).endpoints()
     else:
         endpoints += OldDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked)
-    return Front(endpoints, replies, observer, cors, keys)
+    methods_at = inference.methods_at if "inference" in doors else None
+    return Front(endpoints, replies, observer, cors, keys, methods_at)
 
 
 def _keyed(kind: str, endpoints: Iterable[Endpoint], is_locked: bool) -> list[Endpoint]:

@@ -120,6 +120,7 @@ def _native(version: ModelVersion, seen: Seen) -> dict[str, object]:
         "workers": [_worker(version, worker, seen) for worker in pool.workers],
         "state": str(pool.state),
         "handler": version.config.handler,
+        "routes": [str(route) for route in version.config.routes] or None,
         "digest": archive.digest or None,
         "signature": archive.signature.raw if archive.signature is not None else None,
         "restarts": pool.restart_count,

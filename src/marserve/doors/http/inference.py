@@ -12,8 +12,10 @@ from marserve.batching.job import Job, JobKind
 from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
+from marserve.doors.http.routes import no_route
 from marserve.doors.http.timing import ASKED, is_wanted, timing_header
 from marserve.errors import BadRequest, ModelNotFound, ServeError
+from marserve.models.routes import segments_of
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
 from marserve.wire.frames import encode_meta
@@ -199,6 +201,29 @@ class InvocationsLane(PredictionLane):
         )
 
 
+class RouteLane(PredictionLane):
+    """A route that an archive has named; its model is looked up for each request, because routes come and go."""
+
+    __slots__ = ("_method", "_path", "_segments")
+
+    def __init__(self, door: InferenceDoor, method: str, path: str) -> None:
+        super().__init__(door, JobKind.PREDICT, "", None)
+        self._method = method
+        self._path = path
+        self._segments = segments_of(path)
+
+    def model_of(self, exchange: Exchange, content_type: bytes) -> str:
+        """See ``PredictionLane``.
+
+        Raises:
+            RouteNotFound: the last version that named the route has gone since this lane was found.
+        """
+        name = self.door.plane.methods_at(self._segments).get(self._method)
+        if name is None:
+            raise no_route(self._path)
+        return name
+
+
 def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str | None:
     """Return a form's field, None when there is none: all that the server ever reads of a body."""
     kind = content_type.partition(b";")[0].strip().lower()
@@ -243,12 +268,18 @@ class InferenceDoor:
         if method == b"OPTIONS":
             return None
         try:
-            return self._lanes[target]
+            lane = self._lanes[target]
         except KeyError:
             if len(self._lanes) >= MOST_LANES:
                 self._lanes.clear()
             lane = self._lanes[target] = self._find(target)
-            return lane
+        return self._find_route(method, target) if lane is None else lane
+
+    def _find_route(self, method: bytes, target: bytes) -> RouteLane | None:
+        """Return the lane of a route that an archive has named; looked up each time, because routes come and go."""
+        path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        name = method.decode("latin-1")
+        return RouteLane(self, name, path) if name in self.plane.methods_at(segments_of(path)) else None
 
     def _find(self, target: bytes) -> PredictionLane | None:
         path, _, query = target.decode("latin-1").partition("?")

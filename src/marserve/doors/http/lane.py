@@ -61,7 +61,8 @@ class Application(Protocol):
     def lane(self, method: bytes, target: bytes) -> Lane | None:
         """Return the fast lane of a request, or None when it is for the ASGI application.
 
-        The answer must always be the same: it is kept for requests whose head comes again.
+        A lane is kept for requests whose head comes again, so it must know by itself when it answers no more; None
+        is not kept.
         """
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:

@@ -12,6 +12,7 @@ from marserve.doors.http.parameters import Parameter
 from marserve.doors.http.routes import ANY_METHOD, Endpoint
 from marserve.models.model import ModelVersion
 from marserve.models.registry import Registry
+from marserve.models.routes import Route
 
 #: 3.1 is the first whose schemas are those of JSON Schema, as signatures have them.
 OPENAPI_VERSION = "3.1.0"
@@ -19,6 +20,8 @@ OPENAPI_VERSION = "3.1.0"
 _TITLES = {"native": "marserve APIs", "torchserve": "TorchServe APIs", "mms": "Model Server APIs"}
 
 Json = dict[str, object]
+#: A prediction that can be asked for, and the version that answers.
+Asked = tuple[Route, ModelVersion]
 
 #: What is known of a body when there is no signature.
 _ANYTHING: dict[str, Json] = {"application/json": {}, "*/*": {"type": "string", "format": "binary"}}
@@ -26,20 +29,20 @@ _ERROR_REFERENCE: Json = {"$ref": "#/components/schemas/Error"}
 _MEMBER_TYPES = {"code": "integer"}
 
 
-def document(dialect: Dialect, endpoints: Iterable[Endpoint], versions: Iterable[tuple[str, ModelVersion]]) -> Json:
+def document(dialect: Dialect, endpoints: Iterable[Endpoint], versions: Iterable[Asked]) -> Json:
     """Return the description of an address.
 
     Args:
         endpoints: its routes.
-        versions: path of each prediction, and the version that it asks.
+        versions: each prediction, and the version that it asks.
     """
     paths: dict[str, Json] = {}
     for endpoint in endpoints:
         path = endpoint.path.replace(":path}", "}")
         method = "get" if endpoint.method == ANY_METHOD else endpoint.method.lower()
         paths.setdefault(path, {})[method] = _operation(endpoint, path)
-    for path, version in versions:
-        paths[path] = {"post": _prediction(path, version)}
+    for (method, path), version in versions:
+        paths.setdefault(path, {})[method.lower()] = _prediction(version)
     errors = {name: {"type": _MEMBER_TYPES.get(name, "string")} for name in dialect.error_members}
     return {
         "openapi": OPENAPI_VERSION,
@@ -49,23 +52,25 @@ def document(dialect: Dialect, endpoints: Iterable[Endpoint], versions: Iterable
     }
 
 
-def prediction_paths(registry: Registry) -> list[tuple[str, ModelVersion]]:
-    """Return the path of every prediction that can be asked for, with its version, sorted by name."""
-    found: list[tuple[str, ModelVersion]] = []
+def prediction_paths(registry: Registry) -> list[Asked]:
+    """Return method and path of every prediction that can be asked for, with its version, sorted by name."""
+    found: list[Asked] = []
     for name in sorted(registry.models):
         found += model_paths(registry, name)
     return found
 
 
-def model_paths(registry: Registry, name: str) -> list[tuple[str, ModelVersion]]:
-    """Return the paths of one model's predictions: its default version's, and one a version.
+def model_paths(registry: Registry, name: str) -> list[Asked]:
+    """Return the paths of one model's predictions: its default version's, one a version, and its archives' routes.
 
     Raises:
         ModelNotFound: there is none of that name.
     """
     model = registry.model(name)
-    versions = [(f"/predictions/{name}/{version}", found) for version, found in sorted(model.versions.items())]
-    return [(f"/predictions/{name}", model.default), *versions]
+    versions = sorted(model.versions.items())
+    found = [(Route("POST", f"/predictions/{name}"), model.default)]
+    found += [(Route("POST", f"/predictions/{name}/{version}"), one) for version, one in versions]
+    return found + [(route, model.default) for _, one in versions for route in one.config.routes]
 
 
 def for_model(endpoints: Iterable[Endpoint], name: str) -> list[Endpoint]:
@@ -103,7 +108,7 @@ def _parameter(row: Parameter[object]) -> Json:
     return {"name": row.name, "in": "query", "description": meaning, "schema": dict(row.kind.schema)}
 
 
-def _prediction(path: str, version: ModelVersion) -> Json:
+def _prediction(version: ModelVersion) -> Json:
     signature = version.archive.signature
     description = signature.description if signature is not None else ""
     return {

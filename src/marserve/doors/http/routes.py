@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marserve.doors.http.parameters import Parameter
+from marserve.errors import RouteNotFound
 
 Answerer = Callable[[Request], Awaitable[Response]]
 
@@ -36,3 +37,8 @@ class Endpoint:
     takes_body: bool = False
     outcome: tuple[int, str] = (200, "As asked.")
     key: str = ""
+
+
+def no_route(path: str) -> RouteNotFound:
+    """Return the error for a path that nobody answers."""
+    return RouteNotFound(f"There is no {path} at this address.", "OPTIONS / describes what there is.")
