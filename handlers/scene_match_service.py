@@ -30,7 +30,7 @@ ADDRESS, FILE = (Picture(TensorSpec(name, (), "bytes"), is_batch_first=False) fo
 
 
 class SceneMatchService(VisionService, TorchService):
-    """Gives both answers with their scores, ``{"match": 0.98, "no_match": 0.02}``, the higher one first.
+    """Gives both answers with their scores, ``{"match": 0.999, "no_match": 0.001}``, the higher one first.
 
     A request is ``{"text": …, "img_uri": …}``, or a form with ``text`` and the file ``image``. The address is a
     ``data:`` URI, or one that the operator has allowed.

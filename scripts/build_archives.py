@@ -34,7 +34,7 @@ class Recipe:
         command: the packing command as a user types it beside the archive's folder; where to and ``-f`` follow.
         sources: what the script reads beside its own file.
         starts_from: archive whose weights the script gets as ``--weights``.
-        is_long: its training is more than tests can wait for; its script has ``--brief``, which learns a few seconds.
+        is_long: its training is too long for tests and the quick start; its script has ``--brief``: a few seconds.
     """
 
     name: str

@@ -73,6 +73,10 @@ class Phrase:
         """Tell whether there are as many as it says: ``a`` means one or more, a number exactly so many."""
         return COUNTS[self.count](len(self.among(things)))
 
+    def kinds(self) -> list[bool]:
+        """Return of each shape in each colour whether it may be meant."""
+        return [self.colour in ("", colour) and self.shape in ("", shape) for shape in SHAPES for colour in COLOURS]
+
     def __str__(self) -> str:
         noun = (self.shape or "shape") + "s" * (self.count in PLURAL)
         return " ".join(word for word in (self.count, self.colour, noun) if word)

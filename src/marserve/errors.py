@@ -11,7 +11,7 @@
     │   ├── MethodNotAllowed       the path is there, the method is not
     │   ├── ModelNotFound          no model of that name
     │   │   └── VersionNotFound    the model is there, the version is not
-    │   ├── Conflict               the name and version are taken
+    │   ├── Conflict               the name and version, or a route, are taken
     │   │   └── ArchiveExists      the store has a file of the download's name
     │   ├── Forbidden              allowed for nobody, e.g. removing a default version
     │   └── TooLarge               body or header over its limit
@@ -131,7 +131,7 @@ class VersionNotFound(ModelNotFound):
 
 
 class Conflict(RequestError):
-    """The name and version are taken."""
+    """The name and version are taken, or a route."""
 
     kind = "Conflict"
 

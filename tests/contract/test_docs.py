@@ -85,8 +85,8 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
 
 def test_every_make_target_that_the_text_names_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {name for names in re.findall(r"^([a-z0-9 ]+):", makefile, re.MULTILINE) for name in names.split()}
-    named = {name for page in PAGES for name in re.findall(r"`make ([a-z]+)", text_of(page))}
+    targets = {name for names in re.findall(r"^([a-z0-9 -]+):", makefile, re.MULTILINE) for name in names.split()}
+    named = {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)", text_of(page))}
     assert {"run", "demo", "test", "help", "bench"} <= named
     assert named <= targets
 

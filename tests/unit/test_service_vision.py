@@ -13,6 +13,7 @@ from marserve.service.arrays import ArrayService
 from marserve.service.context import Context
 from marserve.service.inputs import Inputs, Row
 from marserve.service.vision import VisionService
+from pictures import bomb
 
 
 class Seen(VisionService, ArrayService):
@@ -98,6 +99,7 @@ def test_jpeg_palette_base64_data_urls_and_numbers():
     [
         (bytearray(b"no image"), "got 8 bytes that are no image."),
         (encoded(RED, "JPEG")[:-20], "got a damaged image of"),
+        (bomb(), "got an image that is too large (Image size (3600000000 pixels) exceeds limit"),
         (bytearray(), "got 0 bytes that are no image."),
         ("%%%", "text that is no base64"),
         ([[1, 2]], "got shape (1, 2)"),

@@ -160,6 +160,8 @@ def _opened(wanted: Input, data: bytes) -> PIL.Image.Image:
         image.load()  # here, so that what a service does with it later is not taken for damage
     except InvalidData:
         raise
+    except Image.DecompressionBombError as error:
+        wanted.refuse(f"an image that is too large ({error})")
     except UnidentifiedImageError:  # its message shows the address of an object
         wanted.refuse(f"{len(data)} bytes that are no image")
     except Exception as error:  # each of Pillow's formats raises its own kinds for damaged data
