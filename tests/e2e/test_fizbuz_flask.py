@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from live import PATIENCE, ROOT, serving
+from rows import until
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 #: Bodies and their content types: good ones, and each way to be refused.
@@ -92,6 +93,8 @@ def archive(tmp_path: Path, fizbuz_store: Path) -> Path:
 @pytest.fixture
 def gunicorn(tmp_path: Path, archive: Path) -> Iterator[Gunicorn]:
     running = Gunicorn(archive, tmp_path)
+    # One that loads later would find what a test has done to the file, and gunicorn ends when a worker cannot begin.
+    until("each worker has unpacked the archive", lambda: running.unpacked() == WORKERS)
     yield running
     running.stop()
 
