@@ -161,7 +161,7 @@ def system_stages(closing: ExitStack) -> list[Stage]:
 
 
 def metrics_stages() -> list[Stage]:
-    """Return counting the jobs that have gathered, with and without their access lines."""
+    """Return counting jobs that have gathered, with and without their access lines: a batch each, or all in one."""
     version = _Version()
     jobs = [
         Job(number, frames.PREDICT, META, PARTS, len(BODY), cast("Reply", None), version, 0.0, 1.0)
@@ -169,12 +169,15 @@ def metrics_stages() -> list[Stage]:
     ]
     for job in jobs:
         job.client, job.method, job.target, job.status = ("127.0.0.1", 1), b"POST", b"/predictions/m", 200
-        job.spans, job.batch_size = NO_SPANS, 1
+        job.sent = job.filled = job.done = 0.001 * job.id
     logging.getLogger(logs.ACCESS).disabled = True
 
-    def counting(collector: Collector) -> Callable[[], object]:
+    def counting(collector: Collector, is_batch: bool) -> Callable[[], object]:
+        own = [tuple(0.0 for _ in NO_SPANS) for _ in jobs]
+
         def call() -> None:
-            for job in jobs:
+            for job, spans in zip(jobs, own, strict=True):
+                job.spans, job.batch_size = (NO_SPANS, SLICE) if is_batch else (spans, 1)
                 job.reply = cast("Reply", None)  # the collector lets go of it
                 collector.job_ended(job)
             collector.flush()
@@ -183,8 +186,10 @@ def metrics_stages() -> list[Stage]:
         return call
 
     return [
-        ("metrics: count", counting(Collector()), SLICE),
-        ("metrics: count, and make the access line", counting(Collector(has_access_log=True)), SLICE),
+        ("metrics: count batches of one", counting(Collector(), is_batch=False), SLICE),
+        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=False), SLICE),
+        ("metrics: count a large batch", counting(Collector(), is_batch=True), SLICE),
+        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=True), SLICE),
     ]
 
 
