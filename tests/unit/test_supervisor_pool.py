@@ -102,6 +102,34 @@ async def test_work_goes_to_the_worker_with_the_least_in_its_hands(clock, bench)
     await house.close()
 
 
+@pytest.mark.parametrize(
+    ("waiting", "workers", "spent", "held"),
+    [
+        (40, 1, 0.00001, 16),
+        (300, 1, 0.00001, 100),
+        (300, 2, 0.00001, 50),
+        (2000, 1, 0.00001, 256),
+        (300, 2, 0.0004, 2),
+        (300, 2, 0.02, 1),
+    ],
+)
+@in_fake_time
+async def test_the_more_wait_the_more_a_quick_worker_has_in_its_hands(clock, bench, waiting, workers, spent, held):
+    house = await bench(script=HELD, bound=2000).scaled(workers)
+    house.submit(*[b"warm"] * workers)
+    for index in range(workers):
+        worker = house.worker(index)
+        worker.answer(await worker.next_batch(), spans=(0.0, 0.0, 0.0, spent, 0.0, 0.0))
+    await answers(house.jobs)
+
+    house.submit(*[b"x"] * waiting)
+    for _ in range(3):
+        await settle()
+
+    assert [len(link.in_flight) for link in house.pool.jobs.links] == [held] * workers
+    await house.close()
+
+
 @in_fake_time
 async def test_jobs_that_wait_behind_a_running_batch_leave_together(clock, bench):
     house = await bench(script=HELD, size=4).scaled(1)

@@ -11,12 +11,15 @@ from marserve.batching.job import Job, JobState
 from marserve.batching.queue import JobQueue
 from marserve.errors import JobTimeout, QueueFull, ServeError
 from marserve.supervisor.concurrency import give_up_unwanted
-from marserve.supervisor.link import Link
+from marserve.supervisor.link import DEEPEST, MOST_BATCHES, Link
 from marserve.wire import page
 
 #: A batch that runs longer than this, and than ten times its estimate, gives up what waits behind it.
 SLOW_FLOOR = 0.005
 SLOW_FACTOR = 10.0
+#: Of all that wait, the workers of a quick service have at most one in so many in their hands: the more go there and
+#: back together, the less each costs, while most can still go to whoever is free first.
+HELD = 3
 #: How often the pages are looked at while batches wait behind running ones, seconds.
 LOOK_AHEAD = 0.005
 #: How often deadlines and timeouts are looked at otherwise, seconds.
@@ -201,8 +204,9 @@ class Dispatcher:
         touched: list[Link] = []
         if queue.is_late(now):
             self._end_late(now)
+        share = self._share()
         while queue.has_jobs:
-            link = _freest(links)
+            link = _freest(links, share)
             if link is None:
                 break
             is_free = not link.in_flight or link.is_concurrent
@@ -219,6 +223,14 @@ class Dispatcher:
             link.flush()
         if touched and not self._looks_ahead:
             self.keep_looking()
+
+    def _share(self) -> int:
+        """Return how many batches each worker of a quick service may have now, beyond what hides the wire."""
+        waiting = len(self.queue)
+        if waiting <= MOST_BATCHES:
+            return 0
+        waiting += sum([len(link.in_flight) for link in self.links]) * self.queue.policy.batch_size
+        return min(DEEPEST, waiting // (HELD * self.queue.policy.batch_size * (len(self.links) or 1)))
 
     def _wake_at(self, moment: float) -> None:
         if self._wake is None:
@@ -282,13 +294,14 @@ class Dispatcher:
                 timer.cancel()
 
 
-def _freest(links: list[Link]) -> Link | None:
-    """Return the link with the least in its hands that has room."""
+def _freest(links: list[Link], share: int) -> Link | None:
+    """Return the link with the least in its hands that has room; a quick one has room for its share."""
     best = None
     least = 1 << 30
     for link in links:
         size = len(link.in_flight)
-        if size < least and size < link.depth:
+        depth = link.depth
+        if size < least and (size < depth or size < share and depth == MOST_BATCHES):
             best, least = link, size
     return best
 

@@ -36,8 +36,8 @@ AHEAD = 0.001
 #: Longest service time for which the only worker of a version has a batch waiting behind the running one, seconds:
 #: for longer ones the way there and back hardly counts, but a deadline might pass unseen.
 SHORT = 0.1
-#: Most batches in a worker's hands at once.
-MOST_BATCHES = 16
+#: Most batches in a worker's hands at once while few wait, and whatever waits.
+MOST_BATCHES, DEEPEST = 16, 256
 #: Most batches in the hands of a worker that runs them beside each other.
 MOST_CONCURRENT = 1024
 #: Most bytes of an answer in pieces that wait for a client to read them.
