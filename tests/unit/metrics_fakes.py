@@ -38,6 +38,7 @@ def ended(
     job.status, job.error = status, error
     job.sent, job.done = sent, done
     job.spans = tuple([0.001] * 6) if spans is None else spans  # a new one each: jobs of one batch share theirs
+    job.started = done - sum(job.spans[1:])
     job.batch_size = batch_size
     job.client, job.method, job.target = client, b"POST", target
     return job

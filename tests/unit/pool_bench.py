@@ -58,6 +58,8 @@ class PoolBench:
         )
         self.deadline = deadline
         self.jobs = []
+        #: what was sent, by id of the job
+        self.bodies = {}
 
     async def scaled(self, target):
         """Scale, and let the workers do what their script says."""
@@ -68,6 +70,7 @@ class PoolBench:
     def job(self, body, reply=None):
         now = self.clock.monotonic()
         parts = [(b"body", b"", body)]
+        self.bodies[len(self.jobs) + 1] = body
         return Job(
             len(self.jobs) + 1,
             JobKind.PREDICT,

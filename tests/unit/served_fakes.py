@@ -101,6 +101,7 @@ class FakeVersion:
         self.config = config
         self.loaded_at_startup = False
         self.is_restored = False
+        self.job_deadline = 120.0
         self.queue = JobQueue(config.queue_size, BatchPolicy(config.batch_size, config.max_batch_delay))
         self.pool = FakePool(f"{name}:{version}")
 

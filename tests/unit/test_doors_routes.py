@@ -5,23 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from http_fakes import FakeLoop, FakeTransport, get, post
+from door_caller import Caller
+from http_fakes import get, post
 from served_fakes import FakeVersion, Served, archive_of
 
 from marserve.doors.auth import Keys
-from marserve.doors.http.application import HttpApplication
-from marserve.doors.http.asgi import AsgiBridge
-from marserve.doors.http.connection import Connection, Limits
-from marserve.doors.http.dialects import NATIVE
-from marserve.doors.http.heads import Heads
-from marserve.doors.http.inference import InferenceDoor
-from marserve.metrics.collector import Collector
 from marserve.models.model import VersionConfig
 from marserve.models.registry import Registry
 from marserve.models.routes import routes_of
 from marserve.planes.inference import InferencePlane
-
-ASKED = post(b"/x/y", b"{}")
 
 
 def version(name: str, *routes: str, number: str = "1.0") -> FakeVersion:
@@ -33,43 +25,20 @@ def version(name: str, *routes: str, number: str = "1.0") -> FakeVersion:
 class NamingPlane(InferencePlane):
     """Answers each job at once, with the name of its model and version."""
 
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry)
-        self._served = registry
-
     def job(self, name, version, kind, meta, parts, size, reply, arrived):  # type: ignore[no-untyped-def]
-        found = self._served.find(name, version)
+        found = self._registry.find(name, version)
         return SimpleNamespace(id=7, reply=reply, text=f"{found.name} {found.version}".encode())
 
     def start(self, job) -> None:  # type: ignore[no-untyped-def]
         job.reply.answer(200, b"OK", (), job.text)
 
 
-class Caller:
-    """One connection to the inference door, which knows the heads that have come before."""
-
-    def __init__(self, keys: Keys | None = None) -> None:
-        self.registry = Registry()
-        self.door = InferenceDoor(NamingPlane(self.registry), NATIVE, Collector(), 100_000, b"", keys)
-        application = HttpApplication(None, self.door, NATIVE)  # type: ignore[arg-type]
-        self.heads = Heads(application.lane)
-        self.transport = FakeTransport()
-        bridge = AsgiBridge(application, 1000)
-        self.connection = Connection(
-            application, bridge, Limits(), FakeLoop(), self.heads, lambda _: None, lambda _: None
-        )  # type: ignore[arg-type]
-        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
-
-    def ask(self, request: bytes = ASKED) -> tuple[int, bytes]:
-        """Return status and body."""
-        self.transport.out.clear()
-        self.connection.data_received(request)
-        head, _, body = bytes(self.transport.out).partition(b"\r\n\r\n")
-        return int(head.split(b" ")[1]), body
+def calling(keys: Keys | None = None) -> Caller:
+    return Caller(NamingPlane(Registry()), keys)
 
 
 def test_a_route_asks_the_default_version_of_its_model() -> None:
-    caller = Caller()
+    caller = calling()
     caller.registry.add(version("m", "POST /x/y/"))
     caller.registry.add(version("m", number="2.0"))
 
@@ -82,7 +51,7 @@ def test_a_route_asks_the_default_version_of_its_model() -> None:
 
 @pytest.mark.parametrize("target", [b"/x/y", b"/x/y/", b"/x/y//", b"/x/y?a=b", b"/x/%79"])
 def test_slashes_at_the_end_the_query_and_escapes_make_no_difference(target: bytes) -> None:
-    caller = Caller()
+    caller = calling()
     caller.registry.add(version("m", "POST /x/y"))
 
     assert caller.ask(post(target, b"{}")) == (200, b"m 1.0")
@@ -93,14 +62,14 @@ def test_slashes_at_the_end_the_query_and_escapes_make_no_difference(target: byt
     [(b"GET", b"/x/y"), (b"OPTIONS", b"/x/y"), (b"post", b"/x/y"), (b"POST", b"/x"), (b"POST", b"/x/y/z")],
 )
 def test_another_method_or_path_is_no_route(method: bytes, target: bytes) -> None:
-    caller = Caller()
+    caller = calling()
     caller.registry.add(version("m", "POST /x/y"))
 
     assert caller.door.lane(method, target) is None
 
 
 def test_a_route_that_comes_counts_at_once_although_its_path_was_asked_before() -> None:
-    caller = Caller()
+    caller = calling()
     assert caller.door.lane(b"POST", b"/x/y") is None
 
     caller.registry.add(version("m", "POST /x/y"))
@@ -109,7 +78,7 @@ def test_a_route_that_comes_counts_at_once_although_its_path_was_asked_before() 
 
 
 def test_a_route_that_goes_is_not_found_although_its_head_is_known_and_another_model_may_have_it() -> None:
-    caller = Caller()
+    caller = calling()
     caller.registry.add(version("m", "POST /x/y"))
     caller.ask()
     assert caller.heads.known
@@ -124,7 +93,7 @@ def test_a_route_that_goes_is_not_found_although_its_head_is_known_and_another_m
 
 
 def test_two_methods_of_a_path_may_be_two_models() -> None:
-    caller = Caller()
+    caller = calling()
     caller.registry.add(version("m", "POST /x/y"))
     caller.registry.add(version("n", "GET /x/y"))
 
@@ -136,7 +105,7 @@ def test_two_methods_of_a_path_may_be_two_models() -> None:
 def test_a_route_asks_for_the_key_of_predictions() -> None:
     keys = Keys(3600, lambda _: None)
     keys.publish()
-    caller = Caller(keys)
+    caller = calling(keys)
     caller.registry.add(version("m", "POST /x/y"))
 
     assert caller.ask()[0] == 401

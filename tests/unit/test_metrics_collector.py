@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from metrics_fakes import VERSION, Version, ended, samples
 
+from marserve.batching.job import Job
 from marserve.errors import Cancelled, HandlerFault, NoWorker, QueueFull, VersionNotFound, about
 from marserve.metrics import collector as collecting
 from marserve.metrics.collector import BUSY, IDLE, SLICE, Collector
+from marserve.metrics.series import VersionSeries
 
 
 class FakeLoop:
@@ -120,16 +125,6 @@ def test_versions_are_told_apart() -> None:
     assert found["marserve_requests_total", "m", "2.0", "200"] == 1
 
 
-def test_a_job_is_let_go_of_with_its_body_and_its_client() -> None:
-    collector = Collector()
-    job = ended()
-    collector.job_ended(job)
-    collector.flush()
-
-    assert job.parts == ()
-    assert not hasattr(job, "reply")
-
-
 def test_what_a_version_refuses_at_once_is_its_error_and_what_nobody_serves_is_not() -> None:
     collector = Collector()
     for error in (
@@ -236,17 +231,85 @@ def test_access_lines_of_a_slice_are_written_in_one_go(caplog) -> None:
     ]
 
 
-def test_access_lines_of_a_look_are_written_in_one_go(caplog) -> None:
+def test_access_lines_are_written_a_slice_at_a_time(caplog) -> None:
     collector, loop = Collector(has_access_log=True), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, collecting.access_log.name):
-        for count in (2 * SLICE + 1, 1):
-            for _ in range(count):
-                collector.job_ended(ended())
-            while loop.run_next() != BUSY:
-                pass
-            assert len(caplog.records[-1].getMessage().splitlines()) == count
-    assert len(caplog.records) == 2
+        for _ in range(2 * SLICE + 1):
+            collector.job_ended(ended())
+        while loop.run_next() != BUSY:
+            pass
+    assert [len(record.getMessage().splitlines()) for record in caplog.records] == [SLICE, SLICE, 1]
+
+
+def test_each_request_has_a_line_of_its_own_whoever_asked_for_what_before(caplog) -> None:
+    collector = Collector(has_access_log=True)
+    for target, client, status in (
+        (b"/predictions/a?x=%41%d", ("10.0.0.1", 1), 200),
+        (b"/predictions/a?x=%41%d", ("10.0.0.1", 2), 200),
+        (b"/predictions/a?x=%41%d", ("10.0.0.2", 1), 200),
+        (b"/predictions/a?x=%41%d", ("10.0.0.2", 1), 503),
+        (b"/predictions/b", ("10.0.0.2", 1), 503),
+        (b"/predictions/b", "", 503),
+    ):
+        collector.job_ended(ended(target=target, client=client, status=status, arrived=1.0, done=1.02))
+
+    with caplog.at_level(logging.INFO, collecting.access_log.name):
+        collector.stop()
+
+    assert caplog.records[0].getMessage().splitlines() == [
+        '10.0.0.1 "POST /predictions/a?x=%41%d" 200 20.0',
+        '10.0.0.1 "POST /predictions/a?x=%41%d" 200 20.0',
+        '10.0.0.2 "POST /predictions/a?x=%41%d" 200 20.0',
+        '10.0.0.2 "POST /predictions/a?x=%41%d" 503 20.0',
+        '10.0.0.2 "POST /predictions/b" 503 20.0',
+        '- "POST /predictions/b" 503 20.0',
+    ]
+
+
+#: Batches that come back one after the other: for each, what became of its jobs.
+BATCHES = some.lists(
+    some.lists(some.sampled_from(["good", "bad", "gone", "unsent"]), min_size=1, max_size=4), max_size=9
+)
+
+
+@given(BATCHES, some.integers(1, 5))
+def test_however_jobs_are_cut_into_portions_each_counts_once_and_so_does_each_batch(batches, portion) -> None:
+    jobs = [job for outcomes in batches for job in _batch(outcomes)]
+    series = VersionSeries()
+    for at in range(0, len(jobs), portion):
+        series.add(jobs[at : at + portion])
+
+    sent = [job for job in jobs if job.sent]
+    firsts = list({id(job.spans): job for job in jobs if job.spans}.values())
+    assert series.codes == Counter(job.status or 499 for job in jobs)
+    assert series.kinds == Counter(job.error.kind for job in jobs if job.error)
+    assert series.bytes == sum(job.size for job in jobs)
+    for histogram, values in (
+        (series.request, [job.done - job.arrived for job in jobs]),
+        (series.queue, [job.sent - job.arrived for job in sent]),
+        (series.batch_wait, [job.filled - job.arrived for job in sent]),
+        (series.batch_size, [job.batch_size for job in firsts]),
+        (series.steps[0], [job.done - job.sent - sum(job.spans) for job in firsts]),
+        *((series.steps[step + 1], [job.spans[step] for job in firsts]) for step in range(6)),
+    ):
+        counts, total = histogram.read()
+        assert counts[-1][1] == len(values)
+        assert total == pytest.approx(sum(values), abs=1e-9)
+
+
+def _batch(outcomes: list[str]) -> list[Job]:
+    spans = tuple([0.001] * 6)
+    made = {
+        "good": {"status": 200, "spans": spans},
+        "bad": {"status": 500, "error": HandlerFault("no"), "spans": spans},
+        "gone": {"status": 0, "error": Cancelled("gone"), "spans": ()},
+        "unsent": {"status": 503, "error": QueueFull("full"), "spans": (), "sent": 0.0},
+    }
+    jobs = [ended(batch_size=len(outcomes), **made[outcome]) for outcome in outcomes]  # type: ignore[arg-type]
+    for job in jobs:
+        job.filled = job.arrived + 0.01 * (len(jobs) > 1)
+    return jobs
 
 
 def test_without_an_access_log_no_line_is_made(caplog) -> None:
@@ -262,7 +325,7 @@ def test_without_an_access_log_no_line_is_made(caplog) -> None:
 def test_an_access_line_has_a_bounded_length_and_a_client_without_an_address() -> None:
     job = ended(target=b"/" + b"x" * 100_000, client="")
 
-    line = collecting._job_line(job)
+    (line,) = collecting._job_lines([job])
 
     assert line.startswith('- "POST /x')
     assert len(line) < 2000

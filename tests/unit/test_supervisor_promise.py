@@ -254,7 +254,7 @@ class Promise(RuleBasedStateMachine):
             is_over = job.state is JobState.ANSWERED
             assert job.reply.ending_count == (is_over and job not in self.given_up)
             if job.reply.error is None and job.reply.ending_count:
-                assert job.reply.body == job.parts[0][2]
+                assert job.reply.body == self.bench.bodies[job.id]
 
 
 TestPromise = Promise.TestCase

@@ -61,7 +61,7 @@ class Job:
         id: unique in this server process; the wire and the logs know the job by it.
         kind: predict, explain or describe.
         meta: what the worker is told beside the parts: see ``wire/frames.py``.
-        parts: named parts of the body, raw.
+        parts: named parts of the body, raw; none once the job has ended, as it is kept until it has been counted.
         size: bytes of all parts together.
         reply: where the answer goes.
         model_version: the owner, for the observer alone.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from operator import attrgetter
 
 from marserve.batching.job import Job
 from marserve.metrics.catalog import JOBS, SECONDS, STEPS
@@ -12,8 +11,6 @@ from marserve.metrics.histogram import Histogram
 
 #: Label of a request whose client had gone before there was an answer: its job has no status.
 NO_ANSWER = 499
-
-_status = attrgetter("status")
 
 
 class VersionSeries:
@@ -46,32 +43,49 @@ class VersionSeries:
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Count jobs that have ended, in the order of their ends."""
-        self.codes.update(map(_status, jobs))
-        if 0 in self.codes:
-            self.codes[NO_ANSWER] += self.codes.pop(0)
+        self._add_statuses([job.status for job in jobs])
+        self.kinds.update([job.error.kind for job in jobs if job.error is not None])
         self.bytes += sum([job.size for job in jobs])
         self.request.add([job.done - job.arrived for job in jobs])
-        self.queue.add([job.sent - job.arrived for job in jobs if job.sent])
-        self.batch_wait.add([job.filled - job.arrived for job in jobs if job.sent])
-        self._add_batches(jobs)
-        for job in jobs:
-            if job.error is not None:
-                self.kinds[job.error.kind] += 1
+        if all(job.spans for job in jobs) and sum([job.batch_size for job in jobs]) == len(jobs):
+            # Each was alone in its batch: nobody waited for others, and nobody shares spans.
+            self.queue.add([job.sent - job.arrived for job in jobs])
+            self.batch_wait.add_same(0.0, len(jobs))
+            self.batch_size.add_same(1.0, len(jobs))
+            self._add_steps(jobs)
+            return
+        sent = [job for job in jobs if job.sent]
+        self.queue.add([job.sent - job.arrived for job in sent])
+        self.batch_wait.add([job.filled - job.arrived for job in sent])
+        firsts = self._first_of_each([job for job in sent if job.spans])
+        self.batch_size.add([job.batch_size for job in firsts])
+        self._add_steps(firsts)
 
-    def _add_batches(self, jobs: Sequence[Job]) -> None:
-        """Count each batch once: its jobs end one after the other and share the very same spans."""
-        spans: list[tuple[float, ...]] = []
-        sizes: list[float] = []
-        wires: list[float] = []
+    def _add_statuses(self, statuses: list[int]) -> None:
+        if statuses.count(200) == len(statuses):  # a fifth of the time that the look at each takes
+            self.codes[200] += len(statuses)
+            return
+        self.codes.update(statuses)
+        if 0 in self.codes:
+            self.codes[NO_ANSWER] += self.codes.pop(0)
+
+    def _first_of_each(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return one job of each batch: its jobs end one after the other and share the very same spans."""
         last = self._last_spans
+        firsts: list[Job] = []
         for job in jobs:
-            if job.spans is not last and job.spans:
+            if job.spans is not last:
                 last = job.spans
-                spans.append(last)
-                sizes.append(job.batch_size)
-                wires.append(job.done - job.sent - sum(last))
+                firsts.append(job)
         self._last_spans = last
-        if spans:
-            self.batch_size.add(sizes)
-            for step, values in zip(self.steps, (wires, *zip(*spans, strict=True)), strict=True):
-                step.add(values)
+        return firsts
+
+    def _add_steps(self, firsts: Sequence[Job]) -> None:
+        """Count where the time of batches went, each by one of its jobs."""
+        if not firsts:
+            return
+        waits, *_ = steps = tuple(zip(*[job.spans for job in firsts], strict=True))
+        # Its way there and back is what is left of the time until it was done.
+        wires = [job.started - job.sent - wait for job, wait in zip(firsts, waits, strict=True)]
+        for step, values in zip(self.steps, (wires, *steps), strict=True):
+            step.add(values)

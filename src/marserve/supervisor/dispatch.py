@@ -147,6 +147,7 @@ class Dispatcher:
         if job.state is JobState.ANSWERED:
             return
         job.state = JobState.ANSWERED
+        job.parts = ()
         job.error = error
         job.done = time.monotonic()
         if tell:
@@ -301,7 +302,7 @@ def _freest(links: list[Link], share: int) -> Link | None:
     for link in links:
         size = len(link.in_flight)
         depth = link.depth
-        if size < least and (size < depth or size < share and depth == MOST_BATCHES):
+        if size < least and (size < depth or (size < share and depth == MOST_BATCHES)):
             best, least = link, size
     return best
 

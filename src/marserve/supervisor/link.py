@@ -349,6 +349,7 @@ class Link:
     def end(self, job: Job, error: ServeError) -> None:
         """End a job whose batch still runs; what still comes for it is dropped."""
         job.state = JobState.ANSWERED
+        job.parts = ()
         job.done = time.monotonic()
         job.fail(error)
         self._owner.job_ended(job)
@@ -381,6 +382,7 @@ class Link:
                 if job.state is JobState.ANSWERED:
                     continue  # its client went away meanwhile
                 job.state = JobState.ANSWERED
+                job.parts = ()
                 job.spans = spans
                 job.started = started
                 job.batch_size = size

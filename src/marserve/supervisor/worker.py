@@ -72,6 +72,7 @@ class Worker:
         self.started_at = time.time()
         self.born = time.monotonic()
         self._owner = owner
+        self.job_ended = owner.job_ended
         self._load = load
         self._arena_bytes = arena_bytes
         self._token = secrets.token_hex(16)
@@ -196,10 +197,6 @@ class Worker:
     def link_metrics(self, metrics: bytes) -> None:
         """See ``LinkOwner``."""
         self._owner.worker_metrics(metrics)
-
-    def job_ended(self, job: Job) -> None:
-        """See ``LinkOwner``."""
-        self._owner.job_ended(job)
 
     # Ending
 

@@ -54,7 +54,7 @@ class Prediction:
         if status >= 400 and self._lane.door.dialect.closes_on_error:
             self._exchange.close_after = True
         self._exchange.respond(status, phrase or self._lane.door.phrase(status), self._headers(headers), body)
-        del self._exchange  # the job is kept until it has been counted, and must not keep the request
+        self.let_go()
 
     def start(self, status: int, phrase: bytes, headers: Sequence[bytes]) -> None:
         """See ``Reply``."""
@@ -67,6 +67,12 @@ class Prediction:
     def end(self) -> None:
         """See ``Reply``."""
         self._exchange.end()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget the request: the job is kept until it has been counted, and holds its reply."""
+        self.job = None
+        del self._exchange
 
     def fail(self, error: ServeError) -> int:
         """See ``Reply``; returns the status that the dialect has chosen."""
@@ -76,10 +82,11 @@ class Prediction:
             self.job.status = told.status
         if self._exchange.has_begun:
             self._exchange.break_off()  # the status is gone already: only a broken answer still tells of it
-            return told.status
-        if dialect.closes_on_error:
-            self._exchange.close_after = True
-        self._exchange.respond(told.status, told.phrase, self._headers(told.headers), told.body)
+        else:
+            if dialect.closes_on_error:
+                self._exchange.close_after = True
+            self._exchange.respond(told.status, told.phrase, self._headers(told.headers), told.body)
+        self.let_go()
         return told.status
 
 
@@ -133,7 +140,7 @@ class PredictionLane:
         pieces = exchange.pieces
         body = pieces[0] if len(pieces) == 1 else pieces if exchange.size > 65536 else b"".join(pieces)
         try:
-            exchange.owner = reply.job = job = self.door.plane.job(
+            reply.job = job = self.door.plane.job(
                 self.model_of(exchange, content_type),
                 self._version,
                 self._kind,
@@ -146,6 +153,7 @@ class PredictionLane:
             job.target = exchange.target
             job.method = exchange.method
             job.client = exchange.client
+            exchange.owner = reply
             self.door.plane.start(job)
         except ServeError as error:
             self.door.refused(exchange, reply.fail(error), error)
@@ -161,9 +169,10 @@ class PredictionLane:
 
     def gone(self, exchange: Exchange) -> None:
         """See ``Lane``."""
-        job = exchange.owner
-        if isinstance(job, Job):
-            self.door.plane.give_up(job)
+        reply = exchange.owner
+        if isinstance(reply, Prediction) and reply.job is not None:
+            self.door.plane.give_up(reply.job)
+            reply.let_go()
 
 
 class InvocationsLane(PredictionLane):
