@@ -14,8 +14,10 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import cast
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -67,6 +69,22 @@ class Findings:
     def rps(self) -> float:
         """Requests a second."""
         return self.requests / self.seconds
+
+
+def joined(turns: Sequence[Findings]) -> Findings:
+    """Return several loads on one server as one; latencies are the medians of theirs."""
+    errors: Counter[str] = Counter()
+    for one in turns:
+        errors.update(one.errors)
+    return Findings(
+        turns[0].tool,
+        sum(one.requests for one in turns),
+        sum(one.seconds for one in turns),
+        median(one.p50 for one in turns),
+        median(one.p90 for one in turns),
+        median(one.p99 for one in turns),
+        dict(errors),
+    )
 
 
 def find_tool() -> str:

@@ -27,6 +27,8 @@ class Contender:
         stretch: how many times as long as others it is measured; the first answers of a slow service come late, and
             count against it the less the longer the load lasts.
         shows_rest: whether its memory and its time to the first answer are taken.
+        beside: key of the contender that runs at the same time, loads taking turns between both each second: where
+            they differ by a tenth, a machine that slows down between two longer loads would say more than they do.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Contender:
     processes: int = 1
     stretch: int = 1
     shows_rest: bool = False
+    beside: str = ""
 
 
 CONTENDERS = (
@@ -59,6 +62,7 @@ CONTENDERS = (
         TWO_LAYERS,
         (MANY,),
         settings={"batch_size": "1", "default_workers_per_model": "1", "access_log": "true", "log_level": "info"},
+        beside="blind",
     ),
     Contender(
         "blind",

@@ -1,7 +1,8 @@
 """``make bench``: a table of ratios of marserve to floors, all from one run on one machine.
 
 Contenders take turns: each round starts every one of them, one at a time, checks its answers, warms it up and
-measures it, so that a machine that slows down slows them all.
+measures it, so that a machine that slows down slows them all. Two that differ by little run at the same time, and
+take turns each second.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from marserve.errors import ServeError
 RESULTS = ROOT / "bench" / "results"
 #: Seconds of load before a measurement.
 WARM_UP = 1.0
+#: Seconds of one turn where two servers run at the same time.
+TURN = 1.0
 
 Tell = Callable[[str], None]
 
@@ -55,17 +58,26 @@ def measure(contenders: Sequence[Contender], built: Built, effort: Effort, tell:
     for number in range(1, effort.rounds + 1):
         found: dict[str, dict[str, float]] = {}
         results.rounds.append(found)
-        for contender in contenders:
-            if contender.key in failed:
+        for together in teams_of(contenders):
+            if any(one.key in failed for one in together):
                 continue
-            tell(f"round {number} of {effort.rounds}: {contender.title}")
+            tell(f"round {number} of {effort.rounds}: {'; '.join(one.title for one in together)}")
             try:
-                _measure_one(contender, built, effort, found, results.void)
+                _measure_together(together, built, effort, found, results.void)
             except MeasureError as error:
-                failed.add(contender.key)
-                for name in cells_of(contender):
+                failed.update(one.key for one in together)
+                for name in (name for one in together for name in cells_of(one)):
                     results.void.setdefault(name, f"round {number}: {error}")
     return results
+
+
+def teams_of(contenders: Sequence[Contender]) -> list[list[Contender]]:
+    """Return the contenders that run at the same time: mostly each alone."""
+    by_key = {one.key: one for one in contenders}
+    second = {one.beside for one in contenders}
+    return [
+        [one, by_key[one.beside]] if one.beside in by_key else [one] for one in contenders if one.key not in second
+    ]
 
 
 def cells_of(contender: Contender) -> list[str]:
@@ -74,30 +86,48 @@ def cells_of(contender: Contender) -> list[str]:
     return [cell(contender.key, each) for each in (*loads, *(("rest", "after") if contender.shows_rest else ()))]
 
 
-def _measure_one(
-    contender: Contender, built: Built, effort: Effort, found: dict[str, dict[str, float]], void: dict[str, str]
+def _measure_together(
+    together: Sequence[Contender],
+    built: Built,
+    effort: Effort,
+    found: dict[str, dict[str, float]],
+    void: dict[str, str],
 ) -> None:
-    if contender.kind == "loop":
-        found[cell(contender.key, 0)] = {"rps": run_loops(contender, built, effort.seconds * contender.stretch)}
+    """Measure contenders that run at the same time; the first says under which loads."""
+    first = together[0]
+    if first.kind == "loop":
+        found[cell(first.key, 0)] = {"rps": run_loops(first, built, effort.seconds * first.stretch)}
         return
-    with running(contender, built) as server:
-        if contender.shows_rest:
-            weight = figures_at_rest(server.process)
-            found[cell(contender.key, "rest")] = weight | {"first_answer": server.first_answer}
-        for connections in contender.connections:
-            name = cell(contender.key, connections)
-            findings = _load(contender, server, connections, effort)
-            if findings.errors:
-                void[name] = f"{findings.requests} answers with errors: {_in_words(findings.errors)}."
-            found[name] = {"rps": findings.rps, "p50": findings.p50, "p99": findings.p99}
-        if contender.shows_rest:
-            found[cell(contender.key, "after")] = figures_at_rest(server.process)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(one, built)) for one in together]
+        if first.shows_rest:
+            weight = figures_at_rest(servers[0].process)
+            found[cell(first.key, "rest")] = weight | {"first_answer": servers[0].first_answer}
+        for connections in first.connections:
+            for one, findings in zip(together, _load(first, servers, connections, effort), strict=True):
+                name = cell(one.key, connections)
+                if findings.errors:
+                    void[name] = f"{findings.requests} answers with errors: {_in_words(findings.errors)}."
+                found[name] = {"rps": findings.rps, "p50": findings.p50, "p99": findings.p99}
+        if first.shows_rest:
+            found[cell(first.key, "after")] = figures_at_rest(servers[0].process)
 
 
-def _load(contender: Contender, server: Running, connections: int, effort: Effort) -> load.Findings:
-    target = load.Target(server.port, contender.subject.path, contender.subject.body)
-    load.put_load(target, connections, WARM_UP, effort.tool)
-    return load.put_load(target, connections, effort.seconds * contender.stretch, effort.tool)
+def _load(
+    contender: Contender, servers: Sequence[Running], connections: int, effort: Effort
+) -> Sequence[load.Findings]:
+    """Return what the loads on each server found; on several they take turns."""
+    targets = [load.Target(server.port, contender.subject.path, contender.subject.body) for server in servers]
+    for target in targets:
+        load.put_load(target, connections, WARM_UP, effort.tool)
+    seconds = effort.seconds * contender.stretch
+    if len(targets) == 1:
+        return [load.put_load(targets[0], connections, seconds, effort.tool)]
+    turns = [
+        [load.put_load(target, connections, TURN, effort.tool) for target in targets]
+        for _ in range(max(1, round(seconds / TURN)))
+    ]
+    return [load.joined(each) for each in zip(*turns, strict=True)]
 
 
 def _in_words(errors: dict[str, int]) -> str:

@@ -1,7 +1,7 @@
 """The load generator's pure parts: what it sends, and how it reads answers and findings."""
 
 import pytest
-from bench.load import MeasureError, Target, answer_end, percentile, read_wrk, request_bytes
+from bench.load import Findings, MeasureError, Target, answer_end, joined, percentile, read_wrk, request_bytes
 
 ANSWER = b"HTTP/1.1 200 OK\r\nserver: x\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -71,3 +71,12 @@ def test_body_of_a_file_is_sent_as_it_is(tmp_path):
     request = request_bytes(Target(8080, "/predictions/m", f"@{tmp_path}/body", "image/png"))
     assert request.endswith(b"\r\n\r\n\x00\xff")
     assert b"\r\nContent-Type: image/png\r\n" in request
+
+
+def test_turns_on_one_server_are_one_load():
+    turns = [
+        Findings("wrk", 100, 1.0, 0.001, 0.002, 0.003, {"status": 1}),
+        Findings("wrk", 300, 1.0, 0.003, 0.004, 0.009, {}),
+        Findings("wrk", 200, 2.0, 0.002, 0.003, 0.004, {"status": 2, "read": 1}),
+    ]
+    assert joined(turns) == Findings("wrk", 600, 4.0, 0.002, 0.003, 0.004, {"status": 3, "read": 1})

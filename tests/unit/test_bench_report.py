@@ -5,7 +5,7 @@ import json
 import pytest
 from bench.plan import CONTENDERS, TARGETS, Target
 from bench.report import Results, Spread, as_json, figure_rows, print_report, show, show_spread, target_rows
-from bench.run import cells_of, targets_of
+from bench.run import cells_of, targets_of, teams_of
 from rich.console import Console
 
 FASTER = Target("ours / theirs", "rps", "marserve@64", "asgi@64", 1.2)
@@ -120,3 +120,14 @@ def test_every_target_speaks_of_cells_that_are_measured():
 def test_fewer_contenders_leave_only_targets_that_they_decide():
     marserve = [contender for contender in CONTENDERS if contender.key == "marserve"]
     assert {target.of for target in targets_of(marserve)} == {"marserve@rest"}
+
+
+def test_those_that_differ_by_little_run_at_the_same_time_and_each_runs_once():
+    teams = [[one.key for one in together] for together in teams_of(CONTENDERS)]
+    assert ["logged", "blind"] in teams
+    assert sorted(key for team in teams for key in team) == sorted(one.key for one in CONTENDERS)
+
+
+def test_one_whose_companion_is_not_asked_for_runs_alone():
+    logged = [one for one in CONTENDERS if one.key == "logged"]
+    assert teams_of(logged) == [logged]

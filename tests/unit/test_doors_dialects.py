@@ -248,6 +248,7 @@ def test_a_status_that_is_none_becomes_500(code: int) -> None:
     [
         (404, b"Not Found"),
         (413, b"Request Entity Too Large"),
+        (418, b"Client Error (418)"),
         (499, b"Client Closed Request"),
         (420, b"Client Error (420)"),
         (599, b"Server Error (599)"),

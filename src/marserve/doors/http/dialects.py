@@ -26,8 +26,13 @@ _NO_CACHE = (
     b"Cache-Control: no-cache; no-store, must-revalidate, private\r\n"
     b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
 )
-#: Phrases that the standard library lacks, or words in more than one way.
-_PHRASES = {413: "Request Entity Too Large", 499: "Client Closed Request", 507: "Insufficient Storage"}
+#: Phrases that the standard library lacks, or words in another way than the old servers.
+_PHRASES = {
+    413: "Request Entity Too Large",
+    418: "Client Error (418)",
+    499: "Client Closed Request",
+    507: "Insufficient Storage",
+}
 
 
 class ErrorRow(NamedTuple):
