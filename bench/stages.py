@@ -28,7 +28,7 @@ from marserve.batching.job import Job, Reply
 from marserve.batching.queue import JobQueue
 from marserve.doors.http.connection import Connection, Exchange, Limits
 from marserve.doors.http.heads import Heads
-from marserve.metrics.collector import SLICE, Collector
+from marserve.metrics.collector import LOT, Collector
 from marserve.service import codec
 from marserve.service.context import Context, RequestInfo
 from marserve.wire import frames
@@ -161,11 +161,11 @@ def system_stages(closing: ExitStack) -> list[Stage]:
 
 
 def metrics_stages() -> list[Stage]:
-    """Return counting jobs that have gathered, with and without their access lines: a batch each, or all in one."""
+    """Return counting a lot of jobs, with and without their access lines: a batch each, or all in one."""
     version = _Version()
     jobs = [
         Job(number, frames.PREDICT, META, PARTS, len(BODY), cast("Reply", None), version, 0.0, 1.0)
-        for number in range(SLICE)
+        for number in range(LOT)
     ]
     for job in jobs:
         job.client, job.method, job.target, job.status = ("127.0.0.1", 1), b"POST", b"/predictions/m", 200
@@ -177,19 +177,18 @@ def metrics_stages() -> list[Stage]:
 
         def call() -> None:
             for job, spans in zip(jobs, own, strict=True):
-                job.spans, job.batch_size = (NO_SPANS, SLICE) if is_batch else (spans, 1)
+                job.spans, job.batch_size = (NO_SPANS, LOT) if is_batch else (spans, 1)
                 job.reply = cast("Reply", None)  # the collector lets go of it
-                collector.job_ended(job)
-            collector.flush()
-            collector._lines.clear()
+            collector.jobs_ended(jobs)
+            collector._runs.clear()
 
         return call
 
     return [
-        ("metrics: count batches of one", counting(Collector(), is_batch=False), SLICE),
-        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=False), SLICE),
-        ("metrics: count a large batch", counting(Collector(), is_batch=True), SLICE),
-        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=True), SLICE),
+        ("metrics: count batches of one", counting(Collector(), is_batch=False), LOT),
+        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=False), LOT),
+        ("metrics: count a large batch", counting(Collector(), is_batch=True), LOT),
+        ("metrics: the same, with access lines", counting(Collector(has_access_log=True), is_batch=True), LOT),
     ]
 
 

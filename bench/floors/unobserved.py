@@ -20,7 +20,7 @@ class Blind(Collector):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.job_ended = deque[object](maxlen=0).append  # keeps nothing
+        self.jobs_ended = deque[object](maxlen=0).extend  # type: ignore[method-assign]  # keeps nothing
 
     def request_answered(
         self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None

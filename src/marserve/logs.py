@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from logging.handlers import BaseRotatingHandler, WatchedFileHandler
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, TextIO, Union
+from typing import Dict, List, Optional, Sequence, TextIO, Tuple, Union
 
 #: Name of the log in the folder that ``log_location`` names.
 FILE_NAME = "marserve.log"
@@ -40,6 +40,8 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _MARK = "marserve"
 
 Place = Union[str, "os.PathLike[str]"]
+#: Lines that begin alike: what they begin with, and what follows in each.
+Run = Tuple[str, List[str]]
 
 
 def configure(
@@ -210,6 +212,27 @@ def _old_moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created).isoformat(timespec="milliseconds").replace(".", ",")
 
 
+class Lines:
+    """The message of a record that gathers many lines: put together once, by whoever writes them."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+
+    def after(self, prefix: str) -> str:
+        """Return the lines, each after ``prefix``; without the end of the last."""
+        return "\n".join([(head := prefix + stem) + f"\n{head}".join(ends) for stem, ends in self._runs])
+
+    def __str__(self) -> str:
+        return self.after("")
+
+
+def _after(prefix: str, record: logging.LogRecord) -> str:
+    """Return the lines that a record gathers, each after ``prefix``; without the end of the last."""
+    if isinstance(record.msg, Lines):
+        return record.msg.after(prefix)
+    return prefix + record.getMessage().replace("\n", f"\n{prefix}")
+
+
 def _gathered(record: logging.LogRecord) -> List[str]:
     """Return the lines of a record that gathers many; of any other record its message."""
     message = record.getMessage()
@@ -223,8 +246,7 @@ class _TextFormatter(logging.Formatter):
         """Return the line, without its end; one for each of those that the record gathers."""
         if record.name not in _GATHERED:
             return super().format(record)
-        prefix = f"{_moment(record)} {record.levelname:7} {record.name}: "
-        return prefix + record.getMessage().replace("\n", f"\n{prefix}")
+        return _after(f"{_moment(record)} {record.levelname:7} {record.name}: ", record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: Optional[str] = None) -> str:  # noqa: N802
         """Return the moment of the event, not of the writing."""
@@ -236,8 +258,7 @@ class _BareFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines that the record gathers, without the end of the last."""
-        prefix = f"{_old_moment(record)} - "
-        return prefix + record.getMessage().replace("\n", f"\n{prefix}")
+        return _after(f"{_old_moment(record)} - ", record)
 
 
 class _OldFormatter(logging.Formatter):
@@ -249,15 +270,17 @@ class _OldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end; one for each of those that the record gathers."""
-        thread, message = record.threadName, record.getMessage()
+        thread, message = record.threadName, ""
         worker = getattr(record, "worker", None)
         if worker is not None and isinstance(record.args, tuple):
             thread, message = old_thread(worker), str(record.args[-1])
+        elif record.name not in _GATHERED:
+            message = record.getMessage()
         level = _OLD_LEVELS.get(record.levelname, record.levelname)
         name = self._names.get(record.name, record.name)
         prefix = f"{_old_moment(record)} [{level:5}] {thread} {name} - "
         if record.name in _GATHERED:
-            return prefix + message.replace("\n", f"\n{prefix}")
+            return _after(prefix, record)
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         return f"{prefix}{message}{trace}"
 

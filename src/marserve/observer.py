@@ -6,6 +6,7 @@ The path tells an observer and does nothing else: whatever counts, formats or wr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from marserve.errors import ServeError
@@ -14,8 +15,11 @@ from marserve.errors import ServeError
 class Observer(Protocol):
     """Told of every transition. The arguments are the live objects: read, keep no longer than needed."""
 
-    def job_ended(self, job: object) -> None:
-        """A job has its one answer: ``job.status``, ``job.error``, its stamps and spans are final."""
+    def jobs_ended(self, jobs: Sequence[object]) -> None:
+        """Jobs have their one answer: ``job.status``, ``job.error``, stamps and spans of each are final.
+
+        All that were answered together are told together; those that shared a batch follow each other.
+        """
 
     def metrics_reported(self, version: object, metrics: bytes) -> None:
         """A service has added metrics of its own: JSON lines, as ``service/metrics.py`` drains them."""
@@ -41,7 +45,7 @@ class Observer(Protocol):
 class NullObserver:
     """Wants to know nothing."""
 
-    def job_ended(self, job: object) -> None:
+    def jobs_ended(self, jobs: Sequence[object]) -> None:
         """See ``Observer``."""
 
     def metrics_reported(self, version: object, metrics: bytes) -> None:

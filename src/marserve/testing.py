@@ -208,10 +208,11 @@ class RecordingObserver:
         self.versions: list[object] = []
         self.requests: list[tuple[object, str, str, int]] = []
 
-    def job_ended(self, job: object) -> None:
+    def jobs_ended(self, jobs: Sequence[object]) -> None:
         """See ``Observer``."""
-        assert isinstance(job, Job)
-        self.jobs.append(job)
+        for job in jobs:
+            assert isinstance(job, Job)
+            self.jobs.append(job)
 
     def metrics_reported(self, version: object, metrics: bytes) -> None:
         """See ``Observer``."""

@@ -38,7 +38,7 @@ def test_it_counts_what_has_ended_a_moment_ago() -> None:
     served = Served()
     version = served.add()
     for _ in range(1000):
-        served.collector.job_ended(ended(version=version))
+        served.collector.jobs_ended([ended(version=version)])
 
     found = values(served.ask("GET", "/metrics"))
 
@@ -48,7 +48,7 @@ def test_it_counts_what_has_ended_a_moment_ago() -> None:
 def test_a_version_that_is_gone_is_told_of_once_more() -> None:
     served = Served()
     version = served.add()
-    served.collector.job_ended(ended(version=version))
+    served.collector.jobs_ended([ended(version=version)])
     served.ask("DELETE", "/models/m")
 
     first, second = (values(served.ask("GET", "/metrics")) for _ in range(2))

@@ -123,13 +123,28 @@ def old_loggers() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
 
 
+@pytest.mark.parametrize("log_format", ["text", "json", "bare"])
+def test_lines_that_begin_alike_are_written_as_lines_of_their_own(log_format: str, old_loggers: None) -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream=stream, log_format=log_format)
+
+    logging.getLogger(logs.ACCESS).info(logs.Lines([("alike ", ["1", "2"]), ("", ["whole"])]))
+
+    lines = stream.getvalue().splitlines()
+    texts = [json.loads(line)["message"] for line in lines] if log_format == "json" else lines
+    ends = ["alike 1", "alike 2", "whole"]
+    assert [text.endswith(end) for text, end in zip(texts, ends, strict=True)] == [True] * 3
+    if log_format == "text":
+        assert len({text.removesuffix(end) for text, end in zip(texts, ends, strict=True)}) == 1
+
+
 MOMENT_OLD = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
 
 
 def write_each() -> None:
     """Write a line of each kind."""
     logging.getLogger("marserve.server").warning("of the server")
-    logging.getLogger(logs.ACCESS).info("%s", "access 1\naccess 2")
+    logging.getLogger(logs.ACCESS).info(logs.Lines([("access ", ["1", "2"])]))
     logging.getLogger(logs.SERVER_METRICS).info("%s", "metric 1\nmetric 2")
     logging.getLogger(logs.MODEL_METRICS).info("%s", "model metric")
     logging.getLogger(logs.OUTPUT).info("[%s] %s", "m:1.0#9000", "printed", extra={"worker": "m:1.0#9000"})

@@ -12,8 +12,9 @@ from metrics_fakes import VERSION, Version, ended, samples
 
 from marserve.batching.job import Job
 from marserve.errors import Cancelled, HandlerFault, NoWorker, QueueFull, VersionNotFound, about
+from marserve.logs import Lines
 from marserve.metrics import collector as collecting
-from marserve.metrics.collector import BUSY, IDLE, SLICE, Collector
+from marserve.metrics.collector import BUSY, IDLE, LOT, SLICE, Collector
 from marserve.metrics.series import VersionSeries
 
 
@@ -36,10 +37,29 @@ class FakeLoop:
         return delay
 
 
-def test_telling_it_of_a_job_is_an_append_and_nothing_else() -> None:
+def test_a_lot_of_jobs_is_counted_as_soon_as_it_is_there_and_the_rest_by_the_timer() -> None:
+    collector = Collector()
+    collector.jobs_ended([ended() for _ in range(LOT - 1)])
+    before = dict(collector.series)
+    collector.jobs_ended([ended(), ended()])
+
+    assert not before
+    assert collector.series["m", "1.0"].codes == {200: LOT + 1}
+    collector.jobs_ended([ended()])
+    assert collector.series["m", "1.0"].codes == {200: LOT + 1}
+    collector.flush()
+    assert collector.series["m", "1.0"].codes == {200: LOT + 2}
+
+
+def test_a_lot_that_cannot_be_counted_costs_nobody_an_answer(caplog) -> None:
     collector = Collector()
 
-    assert type(collector.job_ended) is type([].append)
+    collector.jobs_ended([ended(version=object()) for _ in range(LOT)])
+    collector.jobs_ended([ended()])
+    collector.flush()
+
+    assert "could not be counted" in caplog.text
+    assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == 1
 
 
 def test_jobs_are_counted_by_status_and_error() -> None:
@@ -50,7 +70,7 @@ def test_jobs_are_counted_by_status_and_error() -> None:
         ended(status=503, error=HandlerFault("no")),
         ended(status=0, error=Cancelled("gone")),
     ):
-        collector.job_ended(job)
+        collector.jobs_ended([job])
     collector.flush()
 
     found = samples(collector)
@@ -64,7 +84,8 @@ def test_jobs_are_counted_by_status_and_error() -> None:
 
 def test_times_are_measured_between_the_stamps_of_a_job() -> None:
     collector = Collector()
-    collector.job_ended(ended(arrived=10.0, sent=10.2, done=11.0, spans=(0.01, 0.02, 0.03, 0.4, 0.05, 0.06), size=70))
+    spans = (0.01, 0.02, 0.03, 0.4, 0.05, 0.06)
+    collector.jobs_ended([ended(arrived=10.0, sent=10.2, done=11.0, spans=spans, size=70)])
     collector.flush()
 
     found = samples(collector)
@@ -88,7 +109,7 @@ def test_a_batch_is_counted_once_even_over_the_end_of_a_slice() -> None:
     for size in (SLICE - 2, 4):  # the second batch does not fit into the first slice
         spans = tuple([0.001] * 6)
         for _ in range(size):
-            collector.job_ended(ended(spans=spans, batch_size=size))
+            collector.jobs_ended([ended(spans=spans, batch_size=size)])
     while collector.flush():
         pass
 
@@ -102,7 +123,7 @@ def test_a_batch_is_counted_once_even_over_the_end_of_a_slice() -> None:
 
 def test_a_job_that_no_worker_had_counts_in_no_step_and_no_queue() -> None:
     collector = Collector()
-    collector.job_ended(ended(status=503, error=NoWorker("none"), sent=0.0, spans=(), batch_size=0))
+    collector.jobs_ended([ended(status=503, error=NoWorker("none"), sent=0.0, spans=(), batch_size=0)])
     collector.flush()
 
     found = samples(collector)
@@ -116,7 +137,7 @@ def test_versions_are_told_apart() -> None:
     collector = Collector()
     other = Version(name="m", version="2.0")
     for version in (VERSION, other, VERSION):
-        collector.job_ended(ended(version=version))
+        collector.jobs_ended([ended(version=version)])
     collector.flush()
 
     found = samples(collector)
@@ -144,7 +165,7 @@ def test_what_a_version_refuses_at_once_is_its_error_and_what_nobody_serves_is_n
 
 def test_a_version_that_is_gone_is_told_once_more_and_then_forgotten() -> None:
     collector = Collector()
-    collector.job_ended(ended())
+    collector.jobs_ended([ended()])
     collector.flush()
     before = samples(collector)
 
@@ -158,20 +179,20 @@ def test_one_turn_of_the_timer_takes_one_slice_and_the_rest_follows_at_once() ->
     collector, loop = Collector(), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
     for _ in range(SLICE + 1):
-        collector.job_ended(ended())
+        collector.request_answered("ip", "GET", "/ping", 200, 0.1)
 
     delays = [loop.run_next() for _ in range(4)]
 
     # idle until the first look, the second slice at once, then again soon, then at leisure
     assert delays == [IDLE, 0.0, BUSY, IDLE]
-    assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == SLICE + 1
+    assert samples(collector)["marserve_http_requests_total", "200"] == SLICE + 1
 
 
 def test_stopping_counts_what_is_left_and_ends_the_timer() -> None:
     collector, loop = Collector(), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
     for _ in range(2 * SLICE + 1):
-        collector.job_ended(ended())
+        collector.jobs_ended([ended()])
 
     collector.stop()
 
@@ -182,9 +203,9 @@ def test_stopping_counts_what_is_left_and_ends_the_timer() -> None:
 def test_a_job_that_cannot_be_counted_does_not_end_the_counting(caplog) -> None:
     collector, loop = Collector(), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
-    collector.job_ended(ended(version=object()))
+    collector.jobs_ended([ended(version=object())])
     loop.run_next()
-    collector.job_ended(ended())
+    collector.jobs_ended([ended()])
     loop.run_next()
 
     assert samples(collector)["marserve_requests_total", "m", "1.0", "200"] == 1
@@ -206,7 +227,7 @@ def test_it_runs_on_a_real_loop() -> None:
 
         collector.flush = noting  # type: ignore[method-assign]
         collector.start(loop)
-        collector.job_ended(ended())
+        collector.jobs_ended([ended()])
         await counted.wait()
         collector.stop()
         return collector
@@ -216,8 +237,8 @@ def test_it_runs_on_a_real_loop() -> None:
 
 def test_access_lines_of_a_slice_are_written_in_one_go(caplog) -> None:
     collector = Collector(has_access_log=True)
-    collector.job_ended(ended(arrived=1.0, done=1.0021, status=200))
-    collector.job_ended(ended(arrived=1.0, done=1.5, status=0, error=Cancelled("gone")))
+    collector.jobs_ended([ended(arrived=1.0, done=1.0021, status=200)])
+    collector.jobs_ended([ended(arrived=1.0, done=1.5, status=0, error=Cancelled("gone"))])
     collector.request_answered("192.0.2.8", "GET", "/ping", 200, 0.0004)
 
     with caplog.at_level(logging.INFO, collecting.access_log.name):
@@ -235,11 +256,13 @@ def test_access_lines_are_written_a_slice_at_a_time(caplog) -> None:
     collector, loop = Collector(has_access_log=True), FakeLoop()
     collector.start(loop)  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, collecting.access_log.name):
+        collector.jobs_ended([ended() for _ in range(LOT)])
+        collector.jobs_ended([ended()])
         for _ in range(2 * SLICE + 1):
-            collector.job_ended(ended())
+            collector.request_answered("ip", "GET", "/ping", 200, 0.1)
         while loop.run_next() != BUSY:
             pass
-    assert [len(record.getMessage().splitlines()) for record in caplog.records] == [SLICE, SLICE, 1]
+    assert [len(record.getMessage().splitlines()) for record in caplog.records] == [LOT + 1 + SLICE, SLICE, 1]
 
 
 def test_each_request_has_a_line_of_its_own_whoever_asked_for_what_before(caplog) -> None:
@@ -252,7 +275,7 @@ def test_each_request_has_a_line_of_its_own_whoever_asked_for_what_before(caplog
         (b"/predictions/b", ("10.0.0.2", 1), 503),
         (b"/predictions/b", "", 503),
     ):
-        collector.job_ended(ended(target=target, client=client, status=status, arrived=1.0, done=1.02))
+        collector.jobs_ended([ended(target=target, client=client, status=status, arrived=1.0, done=1.02)])
 
     with caplog.at_level(logging.INFO, collecting.access_log.name):
         collector.stop()
@@ -314,7 +337,7 @@ def _batch(outcomes: list[str]) -> list[Job]:
 
 def test_without_an_access_log_no_line_is_made(caplog) -> None:
     collector = Collector()
-    collector.job_ended(ended())
+    collector.jobs_ended([ended()])
 
     with caplog.at_level(logging.INFO):
         collector.stop()
@@ -325,7 +348,7 @@ def test_without_an_access_log_no_line_is_made(caplog) -> None:
 def test_an_access_line_has_a_bounded_length_and_a_client_without_an_address() -> None:
     job = ended(target=b"/" + b"x" * 100_000, client="")
 
-    (line,) = collecting._job_lines([job])
+    line = str(Lines(collecting._job_runs([job])))
 
     assert line.startswith('- "POST /x')
     assert len(line) < 2000

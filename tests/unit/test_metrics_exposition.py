@@ -16,7 +16,7 @@ def filled() -> Collector:
     collector = Collector()
     other = Version(name="n", version="2.0")
     for version in (VERSION, other):
-        collector.job_ended(ended(version=version, status=500, error=HandlerFault("no")))
+        collector.jobs_ended([ended(version=version, status=500, error=HandlerFault("no"))])
     collector.request_answered("ip", "GET", "/ping", 200, 0.001)
     collector.metrics_reported(VERSION, b"no report\n")
     collector.flush()
@@ -75,7 +75,7 @@ def test_only_what_is_asked_for_is_given() -> None:
 
 def test_a_label_cannot_break_the_text() -> None:
     collector = Collector()
-    collector.job_ended(ended(version=Version(name='a"b\n\\c', version="1.0")))
+    collector.jobs_ended([ended(version=Version(name='a"b\n\\c', version="1.0"))])
     collector.flush()
 
     assert samples(collector)["marserve_requests_total", 'a"b\n\\c', "1.0", "200"] == 1

@@ -75,7 +75,7 @@ def good(**more: object) -> object:
 
 def test_a_good_request_counts_in_every_metric_of_the_set(lines: Lines) -> None:
     collector = make()
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
 
     assert exposed(collector) == [
         'Requests2XX{Level="Host",Hostname="h",} 1.0',
@@ -91,7 +91,7 @@ def test_a_good_request_counts_in_every_metric_of_the_set(lines: Lines) -> None:
 
 def test_in_the_mode_log_the_same_becomes_lines_and_nothing_is_exposed(lines: Lines) -> None:
     collector = make(LOG)
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
 
     assert exposed(collector) == []
     end = "|#hostname:h,timestamp:1700000000"
@@ -112,7 +112,7 @@ def test_in_the_mode_log_the_same_becomes_lines_and_nothing_is_exposed(lines: Li
 
 def test_in_the_mode_legacy_the_three_counters_are_exposed_and_the_rest_becomes_lines(lines: Lines) -> None:
     collector = make(LEGACY)
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
 
     names = {line.partition("{")[0] for line in exposed(collector)}
 
@@ -124,10 +124,10 @@ def test_in_the_mode_legacy_the_three_counters_are_exposed_and_the_rest_becomes_
 
 def test_a_template_of_lines_does_not_outlive_its_second(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = make(LOG)
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
     collector.flush()
     monkeypatch.setattr(tallying, "time", lambda: 1700000001.0)
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
     collector.flush()
 
     stamps = [line.rpartition(":")[2] for line in lines.of(logs.SERVER_METRICS)]
@@ -139,7 +139,7 @@ def test_the_version_is_that_which_the_request_named() -> None:
     collector = make()
     job = good()
     job.asked_version = "1.0"  # type: ignore[attr-defined]
-    collector.job_ended(job)
+    collector.jobs_ended([job])
 
     (sample,) = exposed(collector, "ts_inference_requests_total")
 
@@ -149,8 +149,8 @@ def test_the_version_is_that_which_the_request_named() -> None:
 def test_an_error_counts_as_a_request_and_by_its_status_without_times() -> None:
     collector = make()
     for status in (503, 400, 304):
-        collector.job_ended(ended(status=status, spans=()))
-    collector.job_ended(ended(status=0, error=Cancelled("gone"), spans=()))
+        collector.jobs_ended([ended(status=status, spans=())])
+    collector.jobs_ended([ended(status=0, error=Cancelled("gone"), spans=())])
 
     assert exposed(collector) == [
         'Requests4XX{Level="Host",Hostname="h",} 1.0',
@@ -191,9 +191,9 @@ def test_a_batch_counts_once_in_what_is_the_batchs() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     for _ in range(3):
-        collector.job_ended(good(spans=spans))
-    collector.job_ended(good(spans=failed, error=Cancelled("gone")))
-    collector.job_ended(good(spans=overlapping))
+        collector.jobs_ended([good(spans=spans)])
+    collector.jobs_ended([good(spans=failed, error=Cancelled("gone"))])
+    collector.jobs_ended([good(spans=overlapping)])
     collector.flush()
     logger.removeHandler(handler)
     logger.setLevel(logging.NOTSET)
@@ -208,7 +208,7 @@ def test_a_description_is_no_request() -> None:
     collector = make()
     job = good()
     job.kind = JobKind.DESCRIBE  # type: ignore[attr-defined]
-    collector.job_ended(job)
+    collector.jobs_ended([job])
 
     assert exposed(collector, "Requests2XX", "ts_inference_requests_total") == []
 
@@ -335,7 +335,7 @@ def test_label_sets_are_kept_within_bounds(caplog: pytest.LogCaptureFixture) -> 
 def test_a_model_that_is_gone_is_told_once_more_and_then_forgotten() -> None:
     collector = make()
     for name in ("m", "n"):
-        collector.job_ended(good(version=Version(name=name)))
+        collector.jobs_ended([good(version=Version(name=name))])
     before = exposed(collector, "ts_inference_requests_total", "PredictionTime")
 
     collector.forget(keep={("n", "1.0")})
@@ -349,14 +349,14 @@ def test_a_metric_that_is_not_defined_is_not_counted(tmp_path) -> None:
     path = tmp_path / "metrics.yaml"
     path.write_text("ts_metrics: {gauge: [{name: QueueTime, unit: s, dimensions: [ModelName, Other]}]}")
     collector = Collector(tally=Tally(read_definitions(path), PROMETHEUS, takes_all=False, host="h", id_prefix=""))
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
 
     assert exposed(collector) == ['QueueTime{ModelName="",Other="",} 1.0']
 
 
 def test_mms_logs_whole_numbers_as_such_and_keeps_our_metrics_on_their_address(lines: Lines) -> None:
     collector = make(LOG, takes_all=True, file="mms", number=mms_number, replaces_ours=False)
-    collector.job_ended(good())
+    collector.jobs_ended([good()])
     collector.metrics_reported(VERSION, report("Any", 2.0, "counter", ModelName="m"))
 
     assert any(sample.startswith("marserve_requests_total") for sample in exposed(collector))
@@ -367,7 +367,7 @@ def test_mms_logs_whole_numbers_as_such_and_keeps_our_metrics_on_their_address(l
 def test_access_lines_are_those_of_the_old_servers(caplog: pytest.LogCaptureFixture) -> None:
     collector = make()
     collector.has_access_log = True
-    collector.job_ended(good(target=b"/predictions/m?x=1"))
+    collector.jobs_ended([good(target=b"/predictions/m?x=1")])
     collector.request_answered(("192.0.2.8", 99), "GET", "/ping", 200, 0.0034)
     collector.request_answered("", "GET", "/ping", 200, 0.0)
 

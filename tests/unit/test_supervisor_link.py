@@ -63,8 +63,8 @@ class Owner:
     def link_metrics(self, metrics):
         self.metrics.append(metrics)
 
-    def job_ended(self, job):
-        self.ended.append(job)
+    def jobs_ended(self, jobs):
+        self.ended.extend(jobs)
 
 
 class Bench:

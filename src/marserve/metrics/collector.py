@@ -1,7 +1,7 @@
-"""Counts what the observer hears, and writes the access lines: gathered in the path, joined up shortly after it.
+"""Counts what the observer hears, and writes the access lines: many at a time, after their answers.
 
-``job_ended`` is the ``append`` of a list and nothing else. A timer empties the list in slices that keep the loop
-for less than a millisecond.
+Jobs are counted in lots, as soon as enough of them have their answers: so few at once, and so soon, that they are
+still in the processor's cache. A timer counts what does not come to a lot, and writes the lines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
@@ -28,13 +28,18 @@ log = logging.getLogger("marserve.metrics")
 #: or as the old servers wrote it: ``/ip:port "METHOD target HTTP/1.1" status milliseconds``.
 access_log = logging.getLogger(logs.ACCESS)
 
-#: Seconds between two looks at what has gathered: while requests come, so seldom that many share a look, whose code
-#: has left the cache meanwhile (at 2 ms a request costs a microsecond more); and while none do.
+#: Jobs that are counted together. With half of them each costs more, as the code has left the cache in between; jobs
+#: that are kept for longer leave it themselves, and drive out what the path needs.
+LOT = 64
+#: Seconds between two looks at what has gathered otherwise: while requests come, and while none do.
 BUSY, IDLE = 0.02, 0.1
-#: Jobs that are counted in one go: half a millisecond for a connection that waits behind it.
+#: Most that is counted in one look: half a millisecond for a connection that waits behind it.
 SLICE = 256
 #: Most bytes of a target in an access line.
 LONGEST_TARGET = 1024
+#: Milliseconds as an access line shows them, in steps of a tenth: formatting them anew would take half of its time.
+_TENTHS = [f"{tenths / 10:.1f}" for tenths in range(1000)]
+_UNCOUNTED = "Some requests could not be counted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +66,15 @@ class Collector:
         self.has_access_log = has_access_log
         self.tally = tally
         self._counts_ours = tally is None or not tally.replaces_ours
-        self._line_makers = (_job_lines, _line) if tally is None else (_old_job_lines, _old_line)
+        self._job_runs, self._line = (_job_runs, _line) if tally is None else (_old_job_runs, _old_line)
+        # An old server's metrics have lines of their own, which are dearer the fewer are written at once.
+        self._lot = LOT if tally is None else 1 << 30
         # What has gathered
         self._jobs: list[Job] = []
         self._answered: list[_Answered] = []
         self._reports: list[tuple[str, str, bytes]] = []
         self._workers: list[tuple[_Worker, str]] = []
-        self._lines: list[str] = []
-        #: See ``Observer``. It is handed on once, when a pool is made: the list must stay the same one.
-        self.job_ended: Callable[[object], None] = cast("Callable[[object], None]", self._jobs.append)
+        self._runs: list[logs.Run] = []
         # What has been counted
         self.series: dict[tuple[str, str], VersionSeries] = defaultdict(VersionSeries)
         self.http_codes: Counter[int] = Counter()
@@ -79,6 +84,18 @@ class Collector:
         self._timer: asyncio.Handle | None = None
 
     # Observer
+
+    def jobs_ended(self, jobs: Sequence[object]) -> None:
+        """See ``Observer``."""
+        gathered = self._jobs
+        gathered += cast("Sequence[Job]", jobs)
+        if len(gathered) >= self._lot:
+            lot = gathered[:]
+            gathered.clear()
+            try:
+                self._take(lot)
+            except Exception:
+                log.exception(_UNCOUNTED)
 
     def metrics_reported(self, version: object, metrics: bytes) -> None:
         """See ``Observer``."""
@@ -122,27 +139,26 @@ class Collector:
         loop = self._loop
         if loop is None:
             return
-        has_heard = bool(self._jobs or self._answered or self._reports or self._workers)
+        has_heard = bool(self._jobs or self._runs or self._answered or self._reports or self._workers)
         has_more = self._flush_surely()
-        self._write_lines()  # a slice's at a time: all together would drive what the path needs out of the cache
+        self._write_lines()
         if has_more:
             self._timer = loop.call_soon(self._tick)
         else:
             self._timer = loop.call_later(BUSY if has_heard else IDLE, self._tick)
 
     def _write_lines(self) -> None:
-        if self._lines:
-            lines, self._lines = self._lines, []
+        if self._runs:
+            lines, self._runs = logs.Lines(self._runs), []
             if access_log.isEnabledFor(logging.INFO):
                 # Made here, without the search for the caller: each call of the log finds its code cold.
-                text = "\n".join(lines)
-                access_log.handle(logging.LogRecord(logs.ACCESS, logging.INFO, __file__, 0, text, None, None))
+                access_log.handle(logging.LogRecord(logs.ACCESS, logging.INFO, __file__, 0, lines, None, None))
 
     def _flush_surely(self) -> bool:
         try:
             return self.flush()
         except Exception:  # without a next look, what gathers would fill the memory
-            log.exception("Some requests could not be counted.")
+            log.exception(_UNCOUNTED)
             return True
 
     def flush(self) -> bool:
@@ -153,21 +169,26 @@ class Collector:
         del self._answered[:SLICE]
         reports = self._reports[:SLICE]
         del self._reports[:SLICE]
+        if jobs:
+            self._take(jobs)
         if self._counts_ours:
-            self._count(jobs, answered, reports)
+            self._count(answered, reports)
         if self.tally is not None:
             self._tell_workers(self.tally)
             if jobs or answered or reports:
                 self.tally.take(jobs, answered, reports)
-        if self.has_access_log and (jobs or answered):
-            job_lines, line = self._line_makers
-            self._lines += job_lines(jobs)
-            self._lines += map(line, answered)
+        if answered and self.has_access_log:
+            self._runs.append(("", [self._line(one) for one in answered]))
         return bool(self._jobs or self._answered or self._reports)
 
-    def _count(self, jobs: list[Job], answered: list[_Answered], reports: Iterable[tuple[str, str, bytes]]) -> None:
-        if jobs:
+    def _take(self, jobs: list[Job]) -> None:
+        """Count jobs, and keep their access lines."""
+        if self._counts_ours:
             self._count_jobs(jobs)
+        if self.has_access_log:
+            self._runs += self._job_runs(jobs)
+
+    def _count(self, answered: Iterable[_Answered], reports: Iterable[tuple[str, str, bytes]]) -> None:
         for one in answered:
             self.http_codes[one.status] += 1
             self._count_refusal(one.error)
@@ -245,20 +266,28 @@ def _asked(method: bytes, target: bytes) -> str:
     return f"{method.decode()} {target[:LONGEST_TARGET].decode('latin-1')}"
 
 
-def _job_lines(jobs: Sequence[Job]) -> list[str]:
-    """Return the lines of jobs as one text: many in a row ask for the same, and are formatted in half of the time."""
-    lines: list[str] = []
-    last: tuple[object, ...] = ()
-    line = ""
-    for job in jobs:
-        client = job.client
-        host = client[0] if type(client) is tuple and client else client or "-"
-        asked = (job.target, job.method, job.status, host)
-        if asked != last:
-            last = asked
-            line = f'{host} "{_asked(job.method, job.target)}" {job.status or NO_ANSWER} '.replace("%", "%%") + "%.1f"
-        lines.append(line)
-    return ["\n".join(lines) % tuple([(job.done - job.arrived) * 1000.0 for job in jobs])] if jobs else []
+def _job_runs(jobs: Sequence[Job]) -> list[logs.Run]:
+    """Return the lines of jobs: mostly all ask for the same, and differ in what they took alone."""
+    clients = [job.client for job in jobs]
+    hosts: list[object] = [client[0] if type(client) is tuple and client else client or "-" for client in clients]
+    try:
+        took = [_TENTHS[int((job.done - job.arrived) * 10000.0 + 0.5)] for job in jobs]
+    except IndexError:
+        took = [f"{(job.done - job.arrived) * 1000.0:.1f}" for job in jobs]
+    first, count = jobs[0], len(jobs)
+    if (
+        [job.target for job in jobs].count(first.target) == count
+        and [job.status for job in jobs].count(first.status) == count
+        and [job.method for job in jobs].count(first.method) == count
+        and hosts.count(hosts[0]) == count
+    ):
+        return [(_stem(first, hosts[0]), took)]
+    return [("", [_stem(job, host) + each for job, host, each in zip(jobs, hosts, took, strict=True)])]
+
+
+def _stem(job: Job, host: object) -> str:
+    """Return the line of a job up to how long it took."""
+    return f'{host} "{_asked(job.method, job.target)}" {job.status or NO_ANSWER} '
 
 
 def _line(one: _Answered) -> str:
@@ -266,8 +295,8 @@ def _line(one: _Answered) -> str:
     return f'{_host(one.client)} "{one.method} {target}" {one.status} {one.seconds * 1000.0:.1f}'
 
 
-def _old_job_lines(jobs: Iterable[Job]) -> list[str]:
-    return [_old_job_line(job) for job in jobs]
+def _old_job_runs(jobs: Sequence[Job]) -> list[logs.Run]:
+    return [("", [_old_job_line(job) for job in jobs])]
 
 
 def _old_job_line(job: Job) -> str:

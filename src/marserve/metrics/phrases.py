@@ -41,7 +41,7 @@ class Phrases:
     """Implements ``Observer``: hands everything on to another one, and writes what becomes of workers."""
 
     def __init__(self, inner: Observer) -> None:
-        self.job_ended, self.metrics_reported = inner.job_ended, inner.metrics_reported
+        self.jobs_ended, self.metrics_reported = inner.jobs_ended, inner.metrics_reported
         self.version_changed, self.request_answered = inner.version_changed, inner.request_answered
         self._inner = inner
         #: times in a row that a worker was ended for its silence, and whether it has been tried again, by its number

@@ -44,10 +44,13 @@ class VersionSeries:
     def add(self, jobs: Sequence[Job]) -> None:
         """Count jobs that have ended, in the order of their ends."""
         self._add_statuses([job.status for job in jobs])
-        self.kinds.update([job.error.kind for job in jobs if job.error is not None])
+        errors = [job.error.kind for job in jobs if job.error is not None]
+        if errors:
+            self.kinds.update(errors)
         self.bytes += sum([job.size for job in jobs])
         self.request.add([job.done - job.arrived for job in jobs])
-        if all(job.spans for job in jobs) and sum([job.batch_size for job in jobs]) == len(jobs):
+        spans = [job.spans for job in jobs]
+        if all(spans) and sum([job.batch_size for job in jobs]) == len(jobs):
             # Each was alone in its batch: nobody waited for others, and nobody shares spans.
             self.queue.add([job.sent - job.arrived for job in jobs])
             self.batch_wait.add_same(0.0, len(jobs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
@@ -58,12 +58,17 @@ class Dispatcher:
     """
 
     def __init__(
-        self, name: str, queue: JobQueue, job_ended: Callable[[Job], None], staff: Staff, works_ahead: bool = True
+        self,
+        name: str,
+        queue: JobQueue,
+        jobs_ended: Callable[[Sequence[Job]], None],
+        staff: Staff,
+        works_ahead: bool = True,
     ) -> None:
         # Lifetime of the version
         self.name = name
         self.queue = queue
-        self.job_ended = job_ended
+        self.jobs_ended = jobs_ended
         self._staff = staff
         self._works_ahead = works_ahead
         self._loop = asyncio.get_running_loop()
@@ -152,7 +157,7 @@ class Dispatcher:
         job.done = time.monotonic()
         if tell:
             job.fail(error)
-        self.job_ended(job)
+        self.jobs_ended((job,))
 
     def end_waiting(self, error: ServeError) -> None:
         """End every job that no worker has."""

@@ -85,8 +85,8 @@ class LinkOwner(Protocol):
     def link_metrics(self, metrics: bytes) -> None:
         """The service has added metrics."""
 
-    def job_ended(self, job: Job) -> None:
-        """A job has its answer."""
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        """Jobs have their answers."""
 
 
 class Link:
@@ -352,7 +352,7 @@ class Link:
         job.parts = ()
         job.done = time.monotonic()
         job.fail(error)
-        self._owner.job_ended(job)
+        self._owner.jobs_ended((job,))
 
     def _body(self, answer: frames.AnswerIn) -> bytes:
         """Return the body of an answer, copied out of the arena when it is there."""
@@ -372,7 +372,7 @@ class Link:
     def _hand_back(self, answered: list[_Answered]) -> None:
         """Hand every answer to the job that it is for."""
         now = time.monotonic()
-        ended = self._owner.job_ended
+        ended: list[Job] = []
         for batch, jobs, answers, bodies, spans, spent in answered:
             started = now - spent
             if started < batch.sent:
@@ -403,7 +403,9 @@ class Link:
                     ) as error:  # e.g. a status that HTTP does not have; it must cost no other its answer
                         log.exception("The answer of %r could not be sent.", job)
                         job.fail(HandlerFault(f"The service's answer cannot be sent: {error}"))
-                ended(job)
+                ended.append(job)
+        if ended:
+            self._owner.jobs_ended(ended)
 
     def _learn(self, spans: Sequence[float]) -> float:
         """Set the depth from the recent maximum of the service time: one slow batch ends the work ahead.

@@ -86,9 +86,9 @@ class Pool:
         self._gate = gate
         self._observer = observer
         self._crowd = crowd
-        self.jobs = Dispatcher(name, queue, observer.job_ended, self, settings.works_ahead)
+        self.jobs = Dispatcher(name, queue, observer.jobs_ended, self, settings.works_ahead)
         self.submit = self.jobs.submit_with_ticket if settings.has_tickets else self.jobs.submit
-        self.cancel, self.job_ended = self.jobs.cancel, observer.job_ended
+        self.cancel, self.jobs_ended = self.jobs.cancel, observer.jobs_ended
         self._numbers = numbers
         if settings.parallel.has_ranks and settings.pinning is not None:
             log.warning("%s: cpu_launcher_enable has no effect on workers of several processes.", name)

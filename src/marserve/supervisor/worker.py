@@ -7,6 +7,7 @@ import logging
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,8 +59,8 @@ class WorkerOwner(Protocol):
     def worker_metrics(self, metrics: bytes) -> None:
         """Its service has added metrics."""
 
-    def job_ended(self, job: Job) -> None:
-        """A job has its answer."""
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        """Jobs have their answers."""
 
 
 class Worker:
@@ -72,7 +73,7 @@ class Worker:
         self.started_at = time.time()
         self.born = time.monotonic()
         self._owner = owner
-        self.job_ended = owner.job_ended
+        self.jobs_ended = owner.jobs_ended
         self._load = load
         self._arena_bytes = arena_bytes
         self._token = secrets.token_hex(16)
