@@ -1,6 +1,8 @@
 # Every command of the project, one line a verb. README and CI call these and nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
+# Processes of make test: most tests wait more than they work.
+JOBS   ?= 2
 # torch's own name is pinned, so that one build serves everybody; the extras only ask for a range.
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
@@ -44,9 +46,8 @@ format: setup ## Put the code into its format.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 test: setup check ## Every test, and the coverage.
-	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q
-	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --sort=cover | tail -25
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --cov --cov-report=
+	@$(BIN)/coverage report --skip-covered --sort=cover | tail -25
 
 unit contract e2e fault load: setup ## One part of the tests: make unit, make contract, ...
 	@$(BIN)/python -m pytest -q tests/$@

@@ -17,14 +17,14 @@ class Steered(Service):
             body = row.get("body")
             if not isinstance(body, dict) or body.get("in", "inference") != step:
                 continue
+            if "say" in body:
+                print(body["say"], flush=True)
             if "sleep" in body:
                 time.sleep(body["sleep"])
             if "raise" in body:
                 raise ValueError(body["raise"])
             if "memory" in body:
                 raise MemoryError()
-            if "say" in body:
-                print(body["say"], flush=True)
             if "exit" in body:
                 os._exit(body["exit"])
             if "signal" in body:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from marserve.batching.job import Job, JobState
 from marserve.errors import ServeError
-from marserve.supervisor.link import Batch, Link
+from marserve.supervisor.batch import Batch
+from marserve.supervisor.link import Link
 
 
 def give_up_unwanted(links: list[Link], job: Job) -> None:

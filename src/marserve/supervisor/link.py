@@ -1,4 +1,4 @@
-"""Our end of one worker: sends batches, hands back answers, and knows what the worker has in its hands."""
+"""Our end of one worker: sends batches, takes in answers, and knows what the worker has in its hands."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import Protocol
 
 from marserve.batching.job import Job, JobState
-from marserve.errors import (
-    Cancelled,
-    HandlerFault,
-    LocalProtocolError,
-    PredictionException,
-    RemoteProtocolError,
-    ServeError,
-    WorkerDied,
-    by_kind,
-)
+from marserve.errors import Cancelled, HandlerFault, LocalProtocolError, RemoteProtocolError, ServeError, WorkerDied
+from marserve.supervisor.batch import Answered, Batch, hand_back, headers_of, in_order
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half, map_arena
 from marserve.wire.protocol import SERVER, next_state
@@ -47,27 +38,6 @@ LOOKS = 50
 #: Weight of the past in the recent maximum of the service time, per batch: halves in about 7 batches. A worker that
 #: is preempted looks slow once; a service that is slow now and then stays slow for this estimate.
 DECAY = 0.9
-
-_ERRORS = by_kind()
-
-
-class Batch:
-    """Jobs that travel together to one worker."""
-
-    __slots__ = ("heard", "in_arena", "jobs", "number", "sent")
-
-    def __init__(self, number: int, jobs: list[Job], sent: float) -> None:
-        self.number = number
-        self.jobs = jobs
-        self.sent = sent
-        #: when its last sign of life came: a piece of an answer, or that it was sent
-        self.heard = sent
-        self.in_arena = False
-
-
-#: A batch that came back: itself, its jobs in the order of the answers, the answers, their bodies, spans, service
-#: time.
-_Answered = tuple[Batch, list[Job], list[frames.AnswerIn], list[bytes], tuple[float, ...], float]
 
 
 class LinkOwner(Protocol):
@@ -266,7 +236,7 @@ class Link:
             return
 
     def _take_in(self, data: bytes) -> None:
-        answered: list[_Answered] = []
+        answered: list[Answered] = []
         try:
             if not data:
                 raise WorkerDied("The worker closed its link.")
@@ -298,7 +268,7 @@ class Link:
         if kind == frames.LOADED:
             self._owner.link_loaded(frames.decode_message(body))
 
-    def _on_result(self, number: int, count: int, body: bytes, answered: list[_Answered]) -> None:
+    def _on_result(self, number: int, count: int, body: bytes, answered: list[Answered]) -> None:
         """Check the answers of a batch and note them; nothing in flight is let go before they are good."""
         spans, metrics, answers = frames.decode_result(body, count)
         if metrics:
@@ -307,7 +277,7 @@ class Link:
         if batch is None:
             self.words[page.CONSUMED] = number  # nobody will read these answers: their room is free
             return  # taken back, and run all the same: others have these jobs now
-        jobs = _in_order(batch.jobs, answers)
+        jobs = in_order(batch.jobs, answers)
         bodies = [self._body(answer) for answer in answers]
         del self.in_flight[number]
         if batch.in_arena:
@@ -337,7 +307,7 @@ class Link:
         try:
             if not job.has_begun:
                 job.status = answer.status
-                job.reply.start(answer.status, answer.phrase, _headers(answer.meta, answer.parts[0].content_type))
+                job.reply.start(answer.status, answer.phrase, headers_of(answer.meta, answer.parts[0].content_type))
                 job.has_begun = True
             job.unread = 0 if job.reply.chunk(piece) else job.unread + len(piece)
         except Exception as error:  # e.g. a status that HTTP does not have
@@ -369,41 +339,8 @@ class Link:
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from error
 
-    def _hand_back(self, answered: list[_Answered]) -> None:
-        """Hand every answer to the job that it is for."""
-        now = time.monotonic()
-        ended: list[Job] = []
-        for batch, jobs, answers, bodies, spans, spent in answered:
-            started = now - spent
-            if started < batch.sent:
-                started = batch.sent
-            size = len(jobs)
-            for job, answer, body in zip(jobs, answers, bodies, strict=True):
-                if job.state is JobState.ANSWERED:
-                    continue  # its client went away meanwhile
-                job.state = JobState.ANSWERED
-                job.parts = ()
-                job.spans = spans
-                job.started = started
-                job.batch_size = size
-                job.done = now
-                if answer.flags & frames.ERROR:
-                    job.fail(_error(answer))
-                else:
-                    try:
-                        if job.has_begun:
-                            job.reply.chunk(body)
-                            job.reply.end()
-                        else:
-                            job.status = answer.status
-                            headers = _headers(answer.meta, answer.parts[0].content_type)
-                            job.reply.answer(answer.status, answer.phrase, headers, body)
-                    except (
-                        Exception
-                    ) as error:  # e.g. a status that HTTP does not have; it must cost no other its answer
-                        log.exception("The answer of %r could not be sent.", job)
-                        job.fail(HandlerFault(f"The service's answer cannot be sent: {error}"))
-                ended.append(job)
+    def _hand_back(self, answered: Sequence[Answered]) -> None:
+        ended = hand_back(answered, time.monotonic())
         if ended:
             self._owner.jobs_ended(ended)
 
@@ -496,48 +433,3 @@ class Link:
             self._loop.remove_writer(self._fileno)
             self._unsent.clear()
         self._sock.close()
-
-
-def _in_order(jobs: list[Job], answers: list[frames.AnswerIn]) -> list[Job]:
-    """Return a batch's jobs in the order of its answers; ids tell which is whose.
-
-    Raises:
-        RemoteProtocolError: the answers are not those of these jobs.
-    """
-    if len(jobs) == len(answers) and all(job.id == answer.id for job, answer in zip(jobs, answers, strict=True)):
-        return jobs
-    by_id = {job.id: job for job in jobs}
-    if len(answers) != len(by_id) or {answer.id for answer in answers} != by_id.keys():
-        raise RemoteProtocolError(f"A batch of {len(jobs)} jobs came back with {len(answers)} answers of other ids.")
-    return [by_id[answer.id] for answer in answers]
-
-
-@lru_cache(64)
-def _headers(meta: bytes, content_type: bytes) -> tuple[bytes, ...]:
-    """Return the headers of an answer, flat, its content type with them; most answers have the same.
-
-    Raises:
-        ValueError: a line end in one of them would begin a header, or an answer, of the worker's choice.
-    """
-    headers = frames.split_headers(meta)
-    if b"\r" in meta or b"\r" in content_type or b"\n" in content_type:
-        raise ValueError("a header of it holds a line end")
-    if content_type:
-        headers += (b"content-type", content_type)
-    return tuple(headers)
-
-
-def _error(answer: frames.AnswerIn) -> ServeError:
-    """Return the error that an answer carries, as the class that its kind names."""
-    texts = {
-        part.name: bytes(part.body).decode("utf-8", "replace") for part in answer.parts if type(part.body) is bytes
-    }
-    message = texts.get(b"message", "")
-    kind = answer.phrase.decode("ascii", "replace")
-    if kind == PredictionException.kind:
-        return PredictionException(message, answer.status or 500)
-    error = _ERRORS.get(kind, ServeError)(message, texts.get(b"hint"))
-    if isinstance(error, HandlerFault):
-        error.traceback = texts.get(b"traceback", "")
-        error.fault = texts.get(b"fault", "")
-    return error
