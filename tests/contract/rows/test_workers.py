@@ -112,14 +112,16 @@ def test_a_batch_leaves_when_it_is_full_or_has_waited(server: Running) -> None:
 
 
 @pytest.mark.row("E18")
-def test_a_worker_that_dies_costs_its_request_and_no_other(server: Running, tmp_path: Path) -> None:
+def test_a_worker_that_dies_costs_its_request_and_no_other(server: Running, product: Product, tmp_path: Path) -> None:
     died = predict(server, "plain", tmp_path / "die")
     after = predict(server, "plain")
     killed = predict(server, "plain", tmp_path / "kill")
 
     assert (died.status, died.json()["message"]) == (500, "Worker died.")
     assert (after.status, after.text) == (200, "1")
-    assert (killed.status, killed.json()["message"]) == (507, "Worker died.")
+    # The original says 500 when it hears of the closed socket before it does of the exit code.
+    assert killed.status in ((507, 500) if product.is_genuine else (507,))
+    assert killed.json()["message"] == "Worker died."
     server.wait_for_line("[0-9]+ Worker disconnected. WORKER_MODEL_LOADED")
     server.wait_for_line("Auto recovery start timestamp: [0-9]+")
     server.wait_for_line("Retry worker: [0-9]+ in 1 seconds.")
@@ -199,8 +201,8 @@ def test_scaling_down_loses_no_request(server: Running, product: Product, tmp_pa
 
     assert scaled.status == 202
     lost = [answer for answer in answers if answer.status != 200]
-    # The original ends the worker in the middle of its request.
-    assert [answer.json()["message"] for answer in lost] == (["Worker died."] if product.is_genuine else [])
+    # The original ends the worker in the middle of its request, and mostly loses it.
+    assert [answer.json()["message"] for answer in lost] in ([[], ["Worker died."]] if product.is_genuine else [[]])
     server.wait_for_workers("scaled", 1)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from pairs import until
 from rows import Answer, House, Product, Running
 
 CALLS = """
@@ -181,7 +182,7 @@ def test_several_classes_are_refused(server: Running) -> None:
     refused = register(server, "classes", TWO_CLASSES)
 
     assert (refused.status, refused.json()["message"]) == (500, "Failed to start workers")
-    assert server.manage("GET", "/models/classes").status == 404
+    until("it is gone", lambda: server.manage("GET", "/models/classes").status == 404)
 
 
 @pytest.mark.row("M60")
