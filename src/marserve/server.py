@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import resource
 import shutil
@@ -49,6 +50,7 @@ from marserve.planes.management import ManagementPlane
 from marserve.planes.resolving import Precedence
 from marserve.planes.snapshots import Snapshots
 from marserve.planes.startup import chosen, load, remembered
+from marserve.supervisor.by_hand import ByHand
 from marserve.supervisor.crowd import Crowd
 from marserve.supervisor.gate import Gate
 from marserve.supervisor.guard import Guard
@@ -133,8 +135,9 @@ class Server:
         self._tally = tally_of(settings, definitions, self.inference.id_prefix)
         self._observer = Collector(settings.access_log, self._tally)
         environment = worker_environment(settings)
+        spawner = Spawner(self._on_worker_line(), runtime, self._guard)
         house = House(
-            starter=Spawner(self._on_worker_line(), runtime, self._guard),
+            starter=spawner,
             gate=self._gate,
             crowd=Crowd(os.cpu_count() or 1, POLL),
             observer=Phrases(self._observer) if settings.dialect == "torchserve" else self._observer,
@@ -156,7 +159,8 @@ class Server:
                 "log_level": settings.log_level,
                 "metrics": [] if definitions is None else definitions.rows_of_models(),
             },
-            job_deadline=settings.job_timeout or float("inf"),
+            job_deadline=math.inf if settings.debug else settings.job_timeout or math.inf,
+            by_hand=ByHand(spawner.prepare) if settings.debug else None,
         )
         if settings.dialect == "mms":  # which reads some of them in minutes
             log.info(

@@ -89,10 +89,10 @@ def test_an_unknown_key_far_from_all_points_to_the_list() -> None:
 
 @pytest.mark.parametrize("dialect", OLD)
 def test_an_unknown_key_is_a_warning_in_an_old_format(dialect: str) -> None:
-    loaded = load_settings("NUM_WORKERS=1\njob_queue_size=3", {}, dialect)
+    loaded = load_settings("NUM_TURTLES=1\njob_queue_size=3", {}, dialect)
     assert loaded.settings.job_queue_size == 3
     assert len(loaded.warnings) == 1
-    assert "line 1: unknown setting NUM_WORKERS." in loaded.warnings[0]
+    assert "line 1: unknown setting NUM_TURTLES." in loaded.warnings[0]
 
 
 @pytest.mark.parametrize("key", sorted(INERT.keys() - {"version"}))  # which snapshots have, see below

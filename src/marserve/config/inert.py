@@ -7,6 +7,7 @@ _JVM = "it steers the old server's Java process, and there is none here"
 _PLACES = "it says where the old server's own parts lie, and nothing here is looked for there"
 _GRPC = "this version has no gRPC address"
 _NOTE = "it tells which version of the old server wrote a snapshot"
+_KSERVE = "KServe's examples set it, and no model server reads it"
 _LATER = "this version cannot do what it asks for"
 
 #: Keys with blanks between, by reason.
@@ -18,7 +19,8 @@ BY_REASON: dict[str, str] = {
     "grpc_inference_max_connection_age_ms grpc_inference_max_connection_age_grace_ms "
     "grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl",
     _NOTE: "version",
-    _LATER: "workflow_store ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end debug",
+    _KSERVE: "NUM_WORKERS",
+    _LATER: "workflow_store ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end",
 }
 
 #: Reason by key.

@@ -281,6 +281,15 @@ class Settings:
         torchserve="spawn",
         mms="spawn",
     )
+    debug: bool = row(
+        "Workers",
+        FLAG,
+        "false",
+        "Workers are not started: the log says with which command to start each, in a terminal or a debugger of your "
+        "own. One a model where no number is asked for, and nothing is ended for taking its time: "
+        "[in a debugger](service.md#in-a-debugger).",
+        known_to=_BOTH,
+    )
     preload_model: bool = row(
         "Workers",
         FLAG,
@@ -621,7 +630,7 @@ class Settings:
 
     def workers_at_start(self, device_count: int) -> int:
         """Return how many workers a model loaded at start gets; ``device_count`` is of GPUs, else of CPUs."""
-        asked = self.default_workers_per_model
+        asked = 1 if self.debug else self.default_workers_per_model
         return asked if asked or self.dialect == "native" else device_count
 
     def to_json(self) -> str:

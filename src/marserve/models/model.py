@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,7 @@ class House:
         pool: settings that all pools share.
         load: what every worker is told when it loads, whatever the model.
         job_deadline: longest time from a request's arrival to the start of its answer, seconds.
+        by_hand: where workers are started by who develops their service; then none is ended for taking its time.
     """
 
     starter: Spawning
@@ -109,6 +111,7 @@ class House:
     pool: PoolSettings
     load: Mapping[str, object]
     job_deadline: float = 120.0
+    by_hand: Starter | None = None
 
 
 class ModelVersion:
@@ -136,8 +139,8 @@ class ModelVersion:
         self.queue = JobQueue(config.queue_size, policy)
         settings = replace(
             house.pool,
-            response_timeout=config.response_timeout,
-            startup_timeout=config.startup_timeout,
+            response_timeout=config.response_timeout if house.by_hand is None else math.inf,
+            startup_timeout=config.startup_timeout if house.by_hand is None else math.inf,
             python=archive.python or None,
             environment=_without_places(house.pool.environment) if archive.is_alone else house.pool.environment,
             parallel=config.parallel,
@@ -167,6 +170,8 @@ class ModelVersion:
     def _starter(self) -> Starter:
         """Return what starts the workers; why they are not forked is told, where they were to be."""
         house, config = self._house, self.config
+        if house.by_hand is not None:
+            return house.by_hand
         if config.worker_start == "spawn":
             return house.starter
         name = f"{self.name}:{self.version}"

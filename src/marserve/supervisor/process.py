@@ -53,7 +53,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a worker process ended: an exit code, or the number of a signal."""
+    """How a worker process ended: an exit code, or the number of a signal; neither where nobody knows."""
 
     code: int | None
     signal: int | None
@@ -66,7 +66,7 @@ class Exit:
                 name = str(self.signal)
             told = " (out of memory?)" if self.signal == signal.SIGKILL else ""
             return f"killed by {name}{told}"
-        return f"ended with exit code {self.code}"
+        return "ended" if self.code is None else f"ended with exit code {self.code}"
 
 
 #: The end of a process by the system, most often for want of memory, or by force.
@@ -101,7 +101,7 @@ OnLine = Callable[[str, str], None]
 
 
 class Starter(Protocol):
-    """Starts workers: ``spawn``, and ``fork`` from a loaded parent; ``remote`` has the same shape."""
+    """Starts workers: ``spawn``, ``fork`` from a loaded parent, or by hand; ``remote`` has the same shape."""
 
     def start(self, launch: Launch, on_exit: OnExit) -> Process:
         """Start a worker; it connects to ``launch.gate`` by itself.

@@ -160,8 +160,8 @@ class Spawner:
         self._watchers = Watchers(on_line, guard)
         self._runtime = runtime
 
-    def start(self, launch: Launch, on_exit: OnExit) -> Child:
-        """See ``Starter``."""
+    def prepare(self, launch: Launch) -> tuple[list[str], dict[str, str]]:
+        """Return the command of a worker, and its whole environment."""
         environment = dict(launch.environment)
         environment["MARSERVE_GATE"] = launch.gate
         environment["MARSERVE_TOKEN"] = launch.token
@@ -172,10 +172,15 @@ class Spawner:
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(self._package_path()), environment.get("PYTHONPATH", "")])
             )
+        return [python, "-c", launch.program.code, *launch.program.arguments], environment
+
+    def start(self, launch: Launch, on_exit: OnExit) -> Child:
+        """See ``Starter``."""
+        command, environment = self.prepare(launch)
         output, writing = os.pipe()
         try:
             popen = subprocess.Popen(
-                [python, "-c", launch.program.code, *launch.program.arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=subprocess.STDOUT,

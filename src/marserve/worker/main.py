@@ -30,14 +30,16 @@ if TYPE_CHECKING:  # what a worker that is not let in never pays for
 
 def main() -> None:
     """Run a worker as its environment says, and end the process."""
-    follow_parent(int(os.environ.pop("MARSERVE_PARENT", "0")))
+    parent = int(os.environ.pop("MARSERVE_PARENT", "0"))
+    if parent:
+        follow_parent(parent)
     gate = os.environ.pop("MARSERVE_GATE")
     token = os.environ.pop("MARSERVE_TOKEN")
     ranks = os.environ.pop("MARSERVE_RANKS", "")
     rank = int(os.environ["LOCAL_RANK"]) if ranks else 0
     if ranks:
         prefix_output(f"[rank {rank}] ")
-    stand_by()
+    stand_by(is_by_hand=not parent)
     if not ranks:
         sys.exit(run(gate, token))
     from marserve.worker.ranks import follow, gather
@@ -47,13 +49,18 @@ def main() -> None:
     sys.exit(run(gate, token, gather(ranks, token, int(os.environ["LOCAL_WORLD_SIZE"]))))
 
 
-def stand_by() -> None:
-    """Set up memory, the log, what a crash leaves, and which signals count."""
+def stand_by(is_by_hand: bool = False) -> None:
+    """Set up memory, the log, what a crash leaves, and which signals count.
+
+    Args:
+        is_by_hand: whether somebody has started this process in a terminal of theirs, and not the server.
+    """
     keep_freed_memory()
     logs.configure()
     faulthandler.enable()  # a crash in compiled code leaves the line of Python that it happened in
-    # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not is_by_hand:
+        # Ctrl-C in a terminal reaches the whole group; the server decides when its workers end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def follow_parent(parent: int) -> None:
