@@ -56,6 +56,11 @@ def test_continuation_drops_leading_blanks_and_reads_a_comment_sign_as_text() ->
     assert values("models={\\\n   'a': 1,\\\n\t# 2}\nb=3") == {"models": "{'a': 1,# 2}", "b": "3"}
 
 
+@pytest.mark.parametrize("text", ["\\\n# c\\\na=1", "\\\n\n  \\\n! c\na=1\n", "a=1\n\\\n", "a=1\n\\"])
+def test_what_follows_nothing_but_a_backslash_may_be_a_comment_or_blank(text: str) -> None:
+    assert values(text) == {"a": "1"}
+
+
 def test_an_even_number_of_backslashes_does_not_continue() -> None:
     assert values("a=x\\\\\nb=y") == {"a": "x\\", "b": "y"}
 

@@ -78,15 +78,25 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (number of the first natural line, joined line), without comments and blank lines."""
-    natural = enumerate(_LINE_END.split(text), start=1)
-    for number, line in natural:
-        joined = line.lstrip(_BLANKS)
-        if not joined or joined[0] in "#!":
+    """Yield (number of the first natural line, joined line), without comments and blank lines.
+
+    As long as nothing has come but backslashes that continue, a line may still be a comment or blank.
+    """
+    first, joined = 0, ""
+    for number, line in enumerate(_LINE_END.split(text), start=1):
+        part = line.lstrip(_BLANKS)
+        if not joined:
+            if not part or part[0] in "#!":
+                continue
+            first = number
+        joined += part
+        if _continues(joined):
+            joined = joined[:-1]
             continue
-        while _continues(joined):
-            joined = joined[:-1] + next(natural, (0, ""))[1].lstrip(_BLANKS)
-        yield number, joined
+        yield first, joined
+        joined = ""
+    if joined:
+        yield first, joined
 
 
 def _continues(line: str) -> bool:
