@@ -56,6 +56,22 @@ def test_a_number_may_be_a_text() -> None:
     assert parameters(minWorkers="2", responseTimeout="1.5").min_workers == 2
 
 
+def test_a_whole_number_may_have_a_point() -> None:
+    assert parameters(minWorkers=2.0, batchSize="3.00") == VersionEntry("m", "1.0", min_workers=2, batch_size=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'m': {'1.10': {'minWorkers': 2, 'defaultVersion': true, 'marName': 'm.mar'}}}",
+        "{m: {1.10: {minWorkers: 2, defaultVersion: true, marName: m.mar}}}",
+        '{"m": {"1.10": {"minWorkers": 2, "defaultVersion": true, "marName": "m.mar"}}} # two',
+    ],
+)
+def test_json_may_be_as_loose_as_the_old_server_takes_it(text: str) -> None:
+    assert PARAMETERS.read(text, NATIVE) == (VersionEntry("m", "1.10", True, "m.mar", min_workers=2),)
+
+
 def test_what_only_tells_a_reader_is_taken() -> None:
     assert parameters(defaultVersion=True, marName="m.mar", parallelLevel=2).unknown == ()
 
@@ -64,6 +80,8 @@ def test_what_only_tells_a_reader_is_taken() -> None:
     ("text", "reason"),
     [
         ("{", "is no JSON: "),
+        ("m: {'1.0': {}}", "is no JSON: "),
+        ("{'m'}", "has a value for m that is no JSON object"),
         ("[1]", "is no JSON object"),
         ('{"m": 7}', "has a value for m that is no JSON object"),
         ('{"m": {"1.0": [1]}}', "has a value for m 1.0 that is no JSON object"),

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import yaml
+
 from marserve.config.kinds import Kind, Notation
 
 
@@ -64,9 +66,10 @@ class _Member(NamedTuple):
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,9}", str(value)):  # TorchServe reads "2" too
+    found = None if isinstance(value, bool) else re.fullmatch(r"(-?\d{1,9})(\.0+)?", str(value))
+    if not found:  # TorchServe reads "2" and 2.0 too
         raise ValueError("is no whole number")
-    return int(str(value))
+    return int(found[1])
 
 
 def _number(value: object) -> float:
@@ -133,8 +136,22 @@ def _json(text: str) -> object:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON: {error}") from None
+        value = _loose(text)
+        if value is None:
+            raise ValueError(f"is no JSON: {error}") from None
     return value
+
+
+def _loose(text: str) -> dict[str, object] | None:
+    """Return the object of what is nearly JSON, its values as texts; None where it is none.
+
+    Single quotes and keys without quotes are good enough for TorchServe; YAML has them too.
+    """
+    try:
+        value = yaml.load(text, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        return None
+    return value if text.lstrip().startswith("{") and isinstance(value, dict) else None
 
 
 def _entries(models: object, is_snapshot: bool = False) -> Iterator[VersionEntry]:
