@@ -573,6 +573,7 @@ def test_there_are_never_fewer_workers_at_most_than_at_least():
 
 def test_an_archive_may_keep_to_the_cpu_or_to_some_devices():
     assert resolved({"deviceType": "cpu"}).gpu_ids == ()
+    assert resolved({"deviceType": "CPU"}).gpu_ids == ()
     assert resolved({"deviceIds": [1]}).gpu_ids == (1,)
     assert resolved({"deviceType": "gpu", "deviceIds": [1, 0]}).gpu_ids == (1, 0)
 

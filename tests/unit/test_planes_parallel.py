@@ -30,7 +30,7 @@ def clock(monkeypatch):
     [
         ({}, Parallel()),
         ({"parallelType": "tp", "parallelLevel": 2}, Parallel("tp", 2, {})),
-        ({"parallelType": "pp", "torchrun": {"nproc-per-node": 4}}, Parallel("pp", 4, {})),
+        ({"parallelType": "PP", "torchrun": {"nproc-per-node": 4}}, Parallel("pp", 4, {})),
         ({"parallelType": "pptp", "parallelLevel": 8, "torchrun": {"nproc-per-node": 2}}, Parallel("pptp", 2, {})),
         ({"parallelType": "tp", "parallelLevel": 8, "torchrun": {}}, Parallel("tp", 1, {})),
         ({"parallelType": "custom", "parallelLevel": 2}, Parallel("custom", 2, {})),

@@ -23,6 +23,8 @@ def parallel_of(config: Mapping[str, object], location: str) -> Parallel:
         location: the archive, for the log.
     """
     kind = config.get("parallelType") or ""
+    if isinstance(kind, str):
+        kind = kind.lower()  # as TorchServe reads it
     section = config.get("torchrun")
     if section is not None and not isinstance(section, dict):
         log.warning("%s: torchrun is %r, which holds no options.", location, section)

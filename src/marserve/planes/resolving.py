@@ -194,6 +194,8 @@ def _timeout(
 def _devices(config: Mapping[str, object], known: tuple[int, ...]) -> tuple[int, ...]:
     """Return the GPUs that workers are given in turn; () for the CPU."""
     kind, asked = config.get("deviceType"), config.get("deviceIds")
+    if isinstance(kind, str):
+        kind = kind.lower()  # as TorchServe reads it
     if kind not in (None, "cpu", "gpu"):
         log.warning("model-config.yaml: deviceType is %r, which is neither cpu nor gpu; it does not count.", kind)
     if kind == "cpu" or asked is None:
