@@ -459,6 +459,20 @@ def test_the_folders_of_the_old_servers_logs_come_from_their_variables() -> None
     assert load_settings("", {}, "torchserve", {}).settings.metrics_location == Path("logs")
 
 
+def test_a_lifetime_of_keys_that_is_no_number_is_told_and_the_default_counts() -> None:
+    loaded = load_settings("token_expiration_min=an hour", {}, "torchserve", {})
+    assert loaded.settings.token_expiration_min == 3600.0
+    assert "token_expiration_min=an hour is no number of min; 60 counts." in loaded.warnings[0]
+
+
+@pytest.mark.parametrize("key", ["service_envelope", "keystore_type"])
+def test_an_empty_word_is_none_in_the_old_formats(key: str) -> None:
+    default = getattr(load_settings(dialect="torchserve").settings, key)
+    assert getattr(load_settings(f"{key}=", {}, "torchserve", {}).settings, key) == default
+    with pytest.raises(ConfigError, match=f"{key}= is none of"):
+        load_settings(f"{key}=", {}, "native", {})
+
+
 def test_a_metrics_mode_that_there_is_not_is_told_and_the_default_counts() -> None:
     loaded = load_settings("metrics_mode=statsd", {}, "torchserve", {})
     assert loaded.settings.metrics_mode == "log"
@@ -569,7 +583,23 @@ def test_what_a_snapshot_notes_of_itself_is_worth_no_word() -> None:
     assert refused("version=0.12.0") == [f"config.properties line 1: version has no effect: {INERT['version']}."]
 
 
-@pytest.mark.parametrize("key", ["models", "model_snapshot"])
+@pytest.mark.parametrize("key", ["models", "model_snapshot", "system_metrics_cmd"])
 def test_no_variable_says_what_the_old_server_takes_from_the_file_alone(key: str) -> None:
     loaded = load_settings("enable_envvars_config=true", {}, "torchserve", {f"TS_{key.upper()}": "broken"})
     assert not getattr(loaded.settings, key)
+
+
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("TS_NUMBER_OF_NETTY_THREADS", "number_of_netty_threads"),
+        ("TS_GRPC_INFERENCE_PORT", "grpc_inference_port"),
+        ("TS_HEADER_KEY_SEQUENCE_ID", "ts_header_key_sequence_id"),
+    ],
+)
+def test_a_variable_of_a_key_without_effect_is_told(variable: str, key: str) -> None:
+    environ = {variable: "1", "TS_VERSION": "7", "TS_VMARGS": "-Xmx1g"}
+    assert load_settings("", {}, "torchserve", environ).warnings == []
+    assert load_settings("enable_envvars_config=true", {}, "torchserve", environ).warnings == [
+        f"environment variable {variable}: {key} has no effect: {INERT[key]}."
+    ]

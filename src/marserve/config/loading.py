@@ -21,11 +21,8 @@ from marserve.errors import ConfigError
 
 #: The names that environment variables begin with.
 ENVIRONMENT_PREFIX = {"native": "MARSERVE_", "torchserve": "TS_", "mms": "MMS_"}
-#: Variables of the old servers that are not their prefix and the key.
-_ODD_VARIABLES = {
-    "TS_TOKEN_EXPIRATION_MIN": "TS_TOKEN_EXPIRATION_TIME_MIN",
-    "TS_TS_OPEN_INFERENCE_PROTOCOL": "TS_OPEN_INFERENCE_PROTOCOL",
-}
+#: Variables of the old servers that are not their prefix, once, and the key.
+_ODD_VARIABLES = {"TS_TOKEN_EXPIRATION_MIN": "TS_TOKEN_EXPIRATION_TIME_MIN"}
 #: Variables of ours that are no setting: the file to read.
 CONFIG_FILE_VARIABLE = "MARSERVE_CONFIG_FILE"
 #: Keys of the old formats that steer how the rest is read.
@@ -33,12 +30,24 @@ _STEERING = ("enable_envvars_config", "use_env_allowed_urls")
 _STEERING_REASON = f"{ENVIRONMENT_PREFIX['native']}… variables are always read"
 #: What TorchServe's snapshots note of themselves, by which nothing is steered.
 _NOTES = ("version", "tsConfigFile", "python")
-#: Settings that TorchServe takes from no variable.
-_FILE_ONLY = ("models", "model_snapshot", "metric_time_interval")
+#: Keys that TorchServe takes from no variable.
+_FILE_ONLY = (
+    "models",
+    "model_snapshot",
+    "metric_time_interval",
+    "system_metrics_cmd",
+    "vmargs",
+    "plugins_path",
+    "use_native_io",
+    "io_ratio",
+    "version",
+)
 #: Variables that an old server reads at each start anew: no snapshot keeps them.
 _LOCATIONS = ("LOG_LOCATION", "METRICS_LOCATION")
 #: Keys for whose wrong values the old servers took the default, where a server that does not start is worse.
-_LENIENT = ("metrics_mode",)
+_LENIENT = ("metrics_mode", "token_expiration_min")
+#: Words of which the old servers took an empty one for none.
+_MAY_BE_EMPTY = ("service_envelope", "keystore_type")
 #: What Kubernetes puts into the environment beside a service that is called marserve.
 _KUBERNETES = re.compile(
     r"MARSERVE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*"
@@ -175,9 +184,10 @@ class _Loading:
             yield "ts_open_inference_protocol", _Given("true", place)
         if not _is_on(in_file, "enable_envvars_config"):
             return
-        for key, setting in SETTINGS.items():
+        known = [key for key, setting in SETTINGS.items() if self.dialect in setting.known_to]
+        for key in (*known, *INERT):  # these are told about, as they are in a file
             variable = variable_of(key, self.dialect)
-            if self.dialect not in setting.known_to or variable not in self.environ or key in _FILE_ONLY:
+            if variable not in self.environ or key in _FILE_ONLY:
                 continue
             if self.environ[variable] == "oip":
                 continue
@@ -204,6 +214,9 @@ class _Loading:
     def _values(self, given: Mapping[str, _Given]) -> dict[str, object]:
         values = {}
         for key, (text, place) in given.items():
+            if self.dialect != "native" and key in _MAY_BE_EMPTY and not text.strip():
+                values[key] = SETTINGS[key].default(self.dialect)
+                continue
             try:
                 values[key] = SETTINGS[key].read(self._as_flag(key, text, place), self.dialect)
             except ValueError as error:
@@ -237,7 +250,8 @@ def _written(layers: Sequence[Mapping[str, _Given]]) -> Iterator[tuple[str, str]
 
 def variable_of(key: str, dialect: str) -> str:
     """Return the environment variable of a setting."""
-    plain = ENVIRONMENT_PREFIX[dialect] + key.upper()
+    prefix = ENVIRONMENT_PREFIX[dialect]
+    plain = prefix + key.upper().removeprefix(prefix)
     return _ODD_VARIABLES.get(plain, plain)
 
 
