@@ -173,6 +173,7 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     context.will_fork = bool(told.get("will_fork"))
     steps = Steps(words)
     stand_in(folder)
+    _tell_children(folder)
     envelope, style = str(told.get("envelope") or ""), str(told["style"])
     entry = load_entry(folder, manifest, str(told["handler"]), context, steps, envelope, style)
     if context.model_yaml_config.get("asyncCommunication") and not entry.is_async:
@@ -186,6 +187,12 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
         str(told["id_prefix"]),
         int(str(told["max_response_bytes"])),
     )
+
+
+def _tell_children(folder: Path) -> None:
+    """Let processes that the service starts import the archive's modules too, wherever they run."""
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*places, str(folder)])
 
 
 class Loop:

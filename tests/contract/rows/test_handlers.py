@@ -86,6 +86,7 @@ def handle(data, context):
 #: A function that is named, a sibling module and a file of the archive.
 NAMED = """
 import os
+import subprocess
 import sys
 
 import beside
@@ -105,7 +106,9 @@ def serve(data, context):
         words = file.read()
     here = os.path.realpath(os.path.dirname(os.path.abspath(__file__)))
     is_here = [here == os.path.realpath(os.getcwd()), here in [os.path.realpath(each) for each in sys.path]]
-    return [{"words": words, "beside": beside.WORD, "first": CALLS[0], "is_here": is_here} for _ in data]
+    child = subprocess.check_output([sys.executable, "-c", "import beside; print(beside.WORD)"], cwd="/", text=True)
+    found = {"words": words, "beside": beside.WORD, "first": CALLS[0], "is_here": is_here, "child": child}
+    return [found] * len(data)
 """
 #: One class of its own beside one that is imported.
 SINGLE = """
@@ -394,7 +397,7 @@ def test_two_classes_are_none(server: Running) -> None:
 def test_a_named_function_is_called_without_data_first(server: Running) -> None:
     answer = server.ask("/predictions/named", "x")
 
-    assert answer.json() == {"words": "two", "beside": 1, "first": None, "is_here": [True, True]}
+    assert answer.json() == {"words": "two", "beside": 1, "first": None, "is_here": [True, True], "child": "1\n"}
 
 
 @pytest.mark.row("H3")
