@@ -110,6 +110,7 @@ def test_a_size_is_not_a_part_of_a_byte() -> None:
     [
         ("", ()),
         ("a.mar", (ModelChoice("", "a.mar"),)),
+        ("=a.mar", (ModelChoice("", "a.mar"),)),
         (
             "a=a.mar, b = folder,,c.mar",
             (ModelChoice("a", "a.mar"), ModelChoice("b", "folder"), ModelChoice("", "c.mar")),

@@ -205,8 +205,8 @@ class ModelChoice(NamedTuple):
 
 #: The location that stands for every archive of the store.
 ALL = "all"
-#: A name before ``=``; any other ``=`` belongs to the location, e.g. to the query of a URL.
-_NAMED = re.compile(r"([^=/:]+)=(.*)")
+#: A name before ``=``, empty where a script has none; any other ``=`` belongs to the location, e.g. to a URL's query.
+_NAMED = re.compile(r"([^=/:]*)=(.*)")
 
 
 def _read_models(text: str, _: Notation) -> tuple[ModelChoice, ...]:
