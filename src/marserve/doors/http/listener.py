@@ -106,6 +106,8 @@ class Listener:
         setting = f"{self._name}_address"
         if error.errno == errno.EADDRINUSE:
             hint = f"Stop what listens there, or set {setting} to another port or path."
+        elif error.errno == errno.EEXIST:
+            hint = f"It is no socket. Remove it, or set {setting} to another path."
         elif error.errno == errno.EACCES:
             hint = f"Set {setting} to a port from 1024 on, or to a path in a folder that may be written to."
         else:
@@ -189,14 +191,14 @@ def _remove_stale_socket(path: Path) -> None:
     """Remove the socket that a server which has ended left behind.
 
     Raises:
-        OSError: EADDRINUSE when somebody listens there, or when it is no socket.
+        OSError: EADDRINUSE when somebody listens there, EEXIST when it is no socket.
     """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EADDRINUSE, "the path is taken by a file that is no socket")
+        raise OSError(errno.EEXIST, "the path is taken by a file that is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a listener whose backlog is full would block us: it is alive
         try:
