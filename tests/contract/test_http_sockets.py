@@ -612,7 +612,7 @@ def test_a_file_that_is_no_socket_is_left_alone(loop_factory: Loop, tmp_path: Pa
     path.write_text("data")
 
     async def scenario() -> None:
-        with pytest.raises(ConfigError, match="cannot be listened on: file exists. It is no socket"):
+        with pytest.raises(ConfigError, match=r"cannot be listened on: file exists\. It is no socket"):
             await Listener(EchoApplication(), LIMITS, name="inference").open(Address("unix", path=str(path)))
 
     play(loop_factory, scenario)
