@@ -196,6 +196,7 @@ class Server:
             first_worker=settings.initial_worker_port,
             precedence=Precedence(
                 archive_sets_workers=settings.dialect == "torchserve",
+                registration_sets_workers=settings.dialect == "torchserve",
                 archive_sets_timeouts=settings.dialect == "torchserve" and not settings.prefer_timeout_parameters,
                 takes_odd_numbers=settings.dialect != "native",
                 has_routes=settings.dialect == "native",

@@ -130,6 +130,20 @@ async def test_the_settings_of_single_versions_count_at_start_and_later(clock, b
     await house.close()
 
 
+@in_fake_time
+async def test_in_an_old_dialect_their_workers_count_at_start_alone(clock, bench):
+    told = (VersionEntry("digits", "2.0", batch_size=8, min_workers=2, max_workers=4),)
+    told += (VersionEntry("fizbuz", "1.0", min_workers=2, max_workers=4),)
+    house = bench(management={"parameters": told, "precedence": Precedence(registration_sets_workers=True)})
+
+    later = (await house.management.register(Registration("digits.mar"), wait=True)).config
+    first = (await house.management.register(Registration("fizbuz.mar"), wait=True, at_startup=True)).config
+
+    assert (later.batch_size, later.min_workers, later.max_workers) == (8, 1, 1)
+    assert (first.min_workers, first.max_workers) == (2, 4)
+    await house.close()
+
+
 def test_the_settings_of_a_version_stand_between_its_model_config_and_the_defaults():
     told = VersionEntry("m", "1.0", batch_size=8, max_batch_delay=0.5, response_timeout=9.0, runtime="python3")
     defaults = VersionConfig(batch_size=2, max_batch_delay=0.1)

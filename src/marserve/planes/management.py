@@ -162,7 +162,10 @@ class ManagementPlane:
             raise about(Conflict(f"Model {name} is already registered.", "Unregister it first."), name, found)
         self.registry.check_free(name, found)
         defaults = self._startup_defaults if at_startup else self._defaults
-        config = resolve(defaults, archive, wanted, self._precedence, entry_of(self._parameters, name, found))
+        told = entry_of(self._parameters, name, found)
+        if told is not None and self._precedence.registration_sets_workers and not at_startup:
+            told = replace(told, min_workers=None, max_workers=None)
+        config = resolve(defaults, archive, wanted, self._precedence, told)
         if wanted.entry is not None:
             config = restored(config, wanted.entry)
         if config.min_workers > 0 and config.startup_timeout <= 0:

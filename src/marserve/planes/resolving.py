@@ -34,12 +34,14 @@ class Precedence:
 
     Attributes:
         archive_sets_workers: ``minWorkers`` and ``maxWorkers``, which then count together or not at all.
+        registration_sets_workers: what the setting ``models`` says of workers counts at start alone.
         archive_sets_timeouts: ``responseTimeout`` and ``startupTimeout``, those of the setting ``models`` too.
         takes_odd_numbers: a ``maxBatchDelay`` of 0 stands for the default, and a batch size above the most for that.
         has_routes: ``routes`` count, which neither old server knew.
     """
 
     archive_sets_workers: bool = False
+    registration_sets_workers: bool = False
     archive_sets_timeouts: bool = False
     takes_odd_numbers: bool = False
     has_routes: bool = True

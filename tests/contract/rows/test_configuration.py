@@ -112,7 +112,8 @@ models={\
   "tuned": {"1.0": {"defaultVersion": true, "marName": "tuned.mar", "minWorkers": 2, "maxWorkers": 3, \
     "batchSize": 8, "maxBatchDelay": 50, "responseTimeout": 60, "startupTimeout": 70, "parallelLevel": 1}, \
     "2.0": {"batchSize": 0, "maxBatchDelay": -1, "responseTimeout": 0}}, \
-  "later": {"1.0": {"batchSize": 6, "maxBatchDelay": 40, "responseTimeout": 61, "startupTimeout": 71}}}
+  "later": {"1.0": {"minWorkers": 1, "maxWorkers": 1, "batchSize": 6, "maxBatchDelay": 40, \
+    "responseTimeout": 61, "startupTimeout": 71}}}
 load_models=$$ROW_MODELS$$
 """
 
@@ -183,7 +184,7 @@ def test_and_for_a_model_that_is_registered_later(served: Running) -> None:
     served.house.archive("later", TELLS)
     assert served.manage("POST", "/models?url=later.mar&initial_workers=0").status == 200
     keys = ("batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
-    assert described(served, "later", *keys) == [6, 40, 61, 71]
+    assert described(served, "later", "minWorkers", "maxWorkers", *keys) == [0, 0, 6, 40, 61, 71]
     served.manage("DELETE", "/models/later")
     target = "/models?url=later.mar&initial_workers=0&batch_size=2&max_batch_delay=9"
     target += "&response_timeout=7&startup_timeout=8"
