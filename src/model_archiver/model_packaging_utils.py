@@ -37,7 +37,8 @@ class ModelExportUtils:
         if os.path.exists(output) and not overwrite:
             raise ModelArchiverError(
                 f"{output} already exists.\n"
-                "Please specify --force/-f option to overwrite the model archive output file."
+                "Please specify --force/-f option to overwrite the model archive output file.\n"
+                "See -h/--help for more details."
             )
         return folder
 

@@ -102,6 +102,9 @@ def check_model_name(name: str) -> None:
 def collect(recipe: Recipe) -> Contents:
     """Gather an archive with a TorchServe manifest, single files under their base names in its root.
 
+    Where two have the same base name, the one that TorchServe's archiver copies last wins: extra files over weights,
+    handler and model file, requirements and configuration over all.
+
     Raises:
         ArchiveError: a named file does not exist.
         ManifestError: the model's name is not allowed.
@@ -111,18 +114,18 @@ def collect(recipe: Recipe) -> Contents:
     if recipe.folder is not None:
         for name, path in tree(recipe.folder, _SKIPPED_FILES, follows_links=True):
             contents.add(name, path)
-    for name, path in extra_files(recipe.extra_files, contents.warnings):
-        contents.add(name, path)
-    if recipe.signature_file:
-        contents.add(SIGNATURE_NAME, Path(recipe.signature_file))
     named = {
         "serializedFile": _place(contents, recipe, recipe.serialized_file),
         "handler": _place_handler(contents, recipe),
         "modelFile": _place(contents, recipe, recipe.model_file),
         "modelVersion": recipe.version,
-        "requirementsFile": _place(contents, recipe, recipe.requirements_file),
-        "configFile": _place(contents, recipe, recipe.config_file),
     }
+    for name, path in extra_files(recipe.extra_files, contents.warnings):
+        contents.add(name, path)
+    if recipe.signature_file:
+        contents.add(SIGNATURE_NAME, Path(recipe.signature_file))
+    named["requirementsFile"] = _place(contents, recipe, recipe.requirements_file)
+    named["configFile"] = _place(contents, recipe, recipe.config_file)
     model = {"modelName": recipe.model_name, **{key: value for key, value in named.items() if value}}
     contents.set_manifest(torchserve_manifest(recipe.runtime, model))
     return contents
@@ -186,14 +189,23 @@ def extra_files(items: Sequence[str], warnings: List[str]) -> Iterator[Tuple[str
     for item in items:
         paths = [item]
         if glob.has_magic(item) and not os.path.exists(item):
-            paths = sorted(glob.glob(item))
+            paths = sorted(glob.glob(item.strip()))  # a blank after the comma, as the original forgives it
             if not paths:
                 warnings.append(f"Given wildcard pattern did not match any file: {item}")
         for path in map(Path, paths):
             if path.is_dir():
-                yield from tree(path, (), follows_links=True)
+                yield from _files_of(path, warnings)
             else:
                 yield path.name, path
+
+
+def _files_of(folder: Path, warnings: List[str]) -> Iterator[Tuple[str, Path]]:
+    """Yield name and path of the files in a folder; links that lead nowhere, sockets and the like are left out."""
+    for name, path in tree(folder, (), follows_links=True):
+        if path.is_file():
+            yield name, path
+        else:
+            warnings.append(f"{path} is no file, and left out.")
 
 
 def _place(contents: Contents, recipe: Recipe, given: str) -> str:

@@ -96,7 +96,8 @@ def write_archive(
     if output.exists() and not force:
         raise ArchiveError(
             f"{output} already exists.",
-            "Please specify --force/-f option to overwrite the model archive output file.",
+            "Please specify --force/-f option to overwrite the model archive output file.\n"
+            "See -h/--help for more details.",
         )
     plan = _ordered({name: source for name, source in entries.items() if not _is_same(source, output)})
     try:
@@ -256,6 +257,10 @@ def _place(source: Source, path: Path, meter: _Meter) -> str:
             out.write(chunk)
 
         meter.copy(source, _size(source), take)
+        if isinstance(source, Path) and os.access(source, os.X_OK):
+            # The folder is served where it lies, and a service may run what is in it.
+            mode = os.fstat(out.fileno()).st_mode
+            os.fchmod(out.fileno(), mode | (mode & 0o444) >> 2)
     return sha256.hexdigest()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from marserve.archive.manifest import MANIFEST_NAME
 from marserve.archive.packing import Recipe, check_model_name, collect
 from marserve.archive.verify import check_foreign_signature
-from marserve.archive.writer import FORMATS, Packed
+from marserve.archive.writer import Packed
 from marserve.cli.packing import pack, run_archiver, say, summary
 from marserve.errors import ArchiveError
 
@@ -97,7 +97,7 @@ def parse(argv: list[str] | None = None) -> ModelArchiverConfig:
     parser.add_argument("--export-path", default=".", help="folder to write to; the working directory by default")
     parser.add_argument(
         "--archive-format",
-        choices=list(FORMATS),
+        choices=["tgz", "no-archive", "zip-store", "default"],
         default="default",
         help="default: NAME.mar; zip-store: the same, nothing deflated; tgz: NAME.tar.gz; no-archive: a folder",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -97,6 +98,18 @@ def test_the_other_forms_of_an_archive(product: Product, workshop: Path) -> None
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {"h.py", MANIFEST}
 
 
+@pytest.mark.row("A2")
+def test_what_can_be_run_still_can_be_in_a_folder(product: Product, workshop: Path) -> None:
+    script = workshop / "labels" / "run.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    (workshop / "out").mkdir()
+    asked = ("--archive-format", "no-archive", "--export-path", "out", "--extra-files", "labels")
+    assert pack(product, workshop, *asked)[0] == 0
+    assert os.access(workshop / "out" / "m" / "run.sh", os.X_OK)
+    assert not os.access(workshop / "out" / "m" / "h.py", os.X_OK)
+
+
 @pytest.mark.row("A3")
 def test_a_manifest_holds_what_was_given_and_no_more(product: Product, workshop: Path) -> None:
     pack(product, workshop)
@@ -146,6 +159,34 @@ def test_extra_files(product: Product, workshop: Path) -> None:
     assert not (workshop / "n.mar").exists()
 
 
+@pytest.mark.row("A6")
+def test_of_two_files_with_one_name_the_extra_one_counts_but_for_requirements_and_config(
+    product: Product, workshop: Path
+) -> None:
+    (workshop / "ours").mkdir()
+    given = {"handler": "h.py", "serialized-file": "w.pt", "model-file": "net.py"}
+    kept = {"requirements-file": "req.txt", "config-file": "config.yaml"}
+    for name in (*given.values(), *kept.values()):
+        (workshop / "ours" / name).write_text("ours")
+    flags = [word for flag, name in {**given, **kept}.items() for word in (f"--{flag}", name)]
+    assert pack(product, workshop, *flags, "--extra-files", "ours")[0] == 0
+    with zipfile.ZipFile(workshop / "m.mar") as packed:
+        held = {name: packed.read(name) for name in packed.namelist()}
+    assert {name for name, content in held.items() if content == b"ours"} == set(given.values())
+    assert held.keys() == {*given.values(), *kept.values(), MANIFEST}
+
+
+@pytest.mark.row("A6")
+def test_extra_files_with_a_blank_after_the_comma_and_a_link_that_leads_nowhere(
+    product: Product, workshop: Path
+) -> None:
+    (workshop / "labels" / "broken").symlink_to("nowhere")
+    assert pack(product, workshop, "--extra-files", "labels, req*.txt")[0] == 0
+    assert names(workshop / "m.mar") == {
+        *("h.py", "req.txt", "index_to_name.json", "extra.bin", "deep/more.txt", MANIFEST)
+    }
+
+
 @pytest.mark.row("A7")
 def test_files_with_a_role(product: Product, workshop: Path) -> None:
     roles = {"serialized": "w.pt", "model": "net.py", "requirements": "req.txt", "config": "config.yaml"}
@@ -162,7 +203,10 @@ def test_what_is_there_is_kept(product: Product, workshop: Path) -> None:
     (workshop / "m.mar").write_text("mine")
     status, said = pack(product, workshop)
     assert status == 1
-    assert "m.mar already exists.\nPlease specify --force/-f option to overwrite" in said
+    assert (
+        "m.mar already exists.\nPlease specify --force/-f option to overwrite the model archive output file.\n"
+        "See -h/--help for more details.\n"
+    ) in said
     assert (workshop / "m.mar").read_text() == "mine"
     assert pack(product, workshop, "--force")[0] == 0
     assert names(workshop / "m.mar") == {"h.py", MANIFEST}
