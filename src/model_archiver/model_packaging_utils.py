@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,11 +14,31 @@ from marserve.archive.manifest import MANIFEST_NAME
 from marserve.archive.packing import Recipe, check_model_name, collect, tree
 from marserve.archive.writer import FORMATS, Source, write_archive
 
-from .manifest_components.manifest import Manifest
+from .manifest_components.manifest import Manifest, RuntimeType
 from .manifest_components.model import Model
 from .model_archiver_config import ModelArchiverConfig
 from .model_archiver_error import ModelArchiverError, old_errors
 
+__all__ = ["Manifest", "Model", "ModelArchiverConfig", "ModelArchiverError", "ModelExportUtils", "RuntimeType"]
+
+#: What scripts read of the original: endings by format, built-in handlers by kind of input, and names in archives.
+archiving_options = dict(FORMATS)
+model_handlers = {
+    "base_handler": "anything",
+    "text_classifier": "text",
+    "image_classifier": "vision",
+    "object_detector": "vision",
+    "image_segmenter": "vision",
+    "dali_image_classifier": "vision",
+    "vllm_handler": "text",
+    "trt_llm_handler": "text",
+}
+MODEL_SERVER_VERSION = "1.0"
+MODEL_ARCHIVE_VERSION = "1.0"
+MAR_INF, MANIFEST_FILE_NAME = MANIFEST_NAME.split("/")
+
+#: Names by which ``copy_artifacts`` is told a role; what has another name is copied too.
+_ROLES = ("handler", "model_file", "serialized_file", "extra_files", "config_file", "requirements-file")
 _UNWANTED_FILES = (".pyc", ".DS_Store", ".mar")
 
 
@@ -76,7 +99,7 @@ class ModelExportUtils:
             model_name: its name, which the folder gets too.
             runtime: see ``RuntimeType``.
             kwargs: ``handler``, ``model_file``, ``serialized_file``, ``extra_files``, ``config_file`` and
-                ``requirements-file`` with paths.
+                ``requirements-file`` with paths; a file under any other name is copied too.
 
         Raises:
             FileNotFoundError: a file is not there.
@@ -89,7 +112,10 @@ class ModelExportUtils:
             handler=given.get("handler") or "base_handler",  # for which there is no file
             serialized_file=given.get("serialized_file", ""),
             model_file=given.get("model_file", ""),
-            extra_files=[item for item in given.get("extra_files", "").split(",") if item],
+            extra_files=[
+                *(item for item in given.get("extra_files", "").split(",") if item),
+                *(path for name, path in given.items() if path and name not in _ROLES),
+            ],
             requirements_file=given.get("requirements-file", ""),
             config_file=given.get("config_file", ""),
         )
@@ -110,6 +136,21 @@ class ModelExportUtils:
         output = Path(ModelExportUtils.get_archive_export_path(export_file, model_name, archive_format))
         with old_errors():
             write_archive(entries, output, archive_format, force=True, keep_others=True)
+
+    @staticmethod
+    def archive_dir(
+        path: str, dst: zipfile.ZipFile | tarfile.TarFile | str, archive_format: str, model_name: str
+    ) -> None:
+        """Put the files below ``path``, but for a manifest, into an open archive or the folder ``dst``."""
+        for name, file in tree(Path(path), (), follows_links=False):
+            if isinstance(dst, zipfile.ZipFile):
+                dst.write(file, name)
+            elif isinstance(dst, tarfile.TarFile):
+                dst.add(file, f"{model_name}/{name}")
+            else:
+                place = Path(dst, name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, place)
 
     @staticmethod
     def directory_filter(directory: str, unwanted_dirs: Iterable[str]) -> bool:

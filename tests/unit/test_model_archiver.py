@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from model_archiver import ModelArchiverConfig
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 from model_archiver.model_archiver_error import ModelArchiverError
-from model_archiver.model_packaging import generate_model_archive
+from model_archiver.model_packaging import generate_model_archive, package_model
 from model_archiver.model_packaging_utils import ModelExportUtils
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -47,6 +48,48 @@ def test_a_built_in_handler_and_a_missing_file():
     assert list(Path(folder).iterdir()) == []
     with pytest.raises(FileNotFoundError, match=r"File does not exist: gone\.py"):
         ModelExportUtils.copy_artifacts("m", "python", handler="gone.py")
+
+
+def test_copy_artifacts_takes_what_has_another_name_too():
+    Path("r.txt").write_text("numpy")
+    for name in ("requirements-file", "requirements_file", "other"):
+        folder = ModelExportUtils.copy_artifacts("m", "python", handler=None, **{name: "r.txt"})
+        assert [path.name for path in Path(folder).iterdir()] == ["r.txt"]
+
+
+@pytest.mark.parametrize("archive_format", ["default", "tgz", "no-archive"])
+def test_archive_dir_adds_a_folder_to_what_is_open(workplace, archive_format):
+    source = workplace / "in" / "deep"
+    source.mkdir(parents=True)
+    (source / "a.txt").write_text("a")
+    (workplace / "in" / ".git").mkdir()
+    (workplace / "in" / ".git" / "config").write_text("left out")
+    if archive_format == "no-archive":
+        ModelExportUtils.archive_dir("in", "out", archive_format, "m")
+        names = [path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()]
+    elif archive_format == "tgz":
+        with tarfile.open("m.tar.gz", "w:gz") as packed:
+            ModelExportUtils.archive_dir("in", packed, archive_format, "m")
+            names = packed.getnames()
+    else:
+        with zipfile.ZipFile("m.mar", "w") as packed:
+            ModelExportUtils.archive_dir("in", packed, archive_format, "m")
+            names = packed.namelist()
+    assert names == ["m/deep/a.txt" if archive_format == "tgz" else "deep/a.txt"]
+
+
+def test_a_manifest_of_ones_own_is_written_as_it_is():
+    for text in ("no JSON", "[]", '{"model": 5}', ""):
+        package_model(ModelArchiverConfig("m", "h.py", "1.0", force=True), text)
+        with zipfile.ZipFile("m.mar") as packed:
+            assert packed.read(MANIFEST).decode() == text
+
+
+def test_a_runtime_and_a_format_that_are_none():
+    with pytest.raises(ValueError, match="'java' is not a valid RuntimeType"):
+        generate_model_archive(ModelArchiverConfig("m", "h.py", "1.0", runtime="java"))
+    with pytest.raises(ModelArchiverError, match="no archive format 'rar'"):
+        generate_model_archive(ModelArchiverConfig("m", "h.py", "1.0", archive_format="rar"))
 
 
 def test_what_is_there_is_refused_unless_it_is_to_be_overwritten(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from marserve.archive.manifest import MANIFEST_NAME
 from marserve.archive.packing import Recipe, check_model_name, collect
 from marserve.archive.verify import check_foreign_signature
-from marserve.archive.writer import Packed
+from marserve.archive.writer import FORMATS, Packed
 from marserve.cli.packing import pack, run_archiver, say, summary
 from marserve.errors import ArchiveError
 
@@ -44,14 +44,19 @@ def main(argv: list[str] | None = None) -> int:
     return run_archiver(lambda: say(summary(pack_model(config))))
 
 
-def pack_model(config: ModelArchiverConfig, manifest: str = "") -> Packed:
-    """Pack a model; ``manifest`` is written in place of the one that ``config`` describes.
+def pack_model(config: ModelArchiverConfig, manifest: str | None = None) -> Packed:
+    """Pack a model; ``manifest`` is written as it is, in place of the one that ``config`` describes.
 
     Raises:
-        ArchiveError: a file is missing (``fault`` is "missing"), the output is there, or cannot be written.
+        ArchiveError: a file is missing (``fault`` is "missing"), the output is there, or cannot be written, or there
+            is no such format.
         ManifestError: the model's name is not allowed.
     """
     check_model_name(config.model_name)
+    if config.archive_format not in FORMATS:
+        raise ArchiveError(
+            f"There is no archive format {config.archive_format!r}.", f"Take one of {', '.join(FORMATS)}."
+        )
     folder = _export_folder(Path(config.export_path))
     recipe = Recipe(
         model_name=config.model_name,
@@ -65,9 +70,9 @@ def pack_model(config: ModelArchiverConfig, manifest: str = "") -> Packed:
         config_file=config.config_file or "",
     )
     contents = collect(recipe)
-    if manifest:
-        contents.entries[MANIFEST_NAME] = manifest.encode()
     contents.warnings += check_foreign_signature(contents.manifest(), contents.entries)
+    if manifest is not None:
+        contents.entries[MANIFEST_NAME] = manifest.encode()
     # A folder that is there keeps its other files: users add to it by packing again.
     return pack(contents, config.model_name, folder, config.archive_format, config.force, keep_others=True)
 

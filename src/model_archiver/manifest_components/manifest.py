@@ -29,6 +29,12 @@ class Manifest:
         self.runtime = RuntimeType(runtime)
         self.model = model
         self.manifest_dict = torchserve_manifest(self.runtime.value, model.__to_dict__())
+        self.creation_time = self.manifest_dict["createdOn"]
+        self.archiver_version = self.manifest_dict["archiverVersion"]
+
+    def __to_dict__(self) -> dict[str, object]:
+        """Return it as the archive holds it."""
+        return dict(self.manifest_dict)
 
     def __str__(self) -> str:
         return json.dumps(self.manifest_dict, indent=2)

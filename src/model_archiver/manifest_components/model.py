@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 
 
-@dataclass
 class Model:
-    """What the manifest says; files by path, of which it holds the last part. None for what it leaves out."""
+    """What the manifest says; files are given by path, and it holds the last part. None for what it leaves out."""
 
-    model_name: str
-    serialized_file: str | None
-    handler: str
-    model_file: str | None = None
-    model_version: str | None = None
-    extensions: dict[str, object] | None = None
-    requirements_file: str | None = None
-    config_file: str | None = None
+    def __init__(
+        self,
+        model_name: str,
+        serialized_file: str | None,
+        handler: str,
+        model_file: str | None = None,
+        model_version: str | None = None,
+        extensions: dict[str, object] | None = None,
+        requirements_file: str | None = None,
+        config_file: str | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self.serialized_file = os.path.basename(serialized_file) if serialized_file else None
+        self.model_file = model_file
+        self.model_version = model_version
+        self.extensions = extensions
+        self.handler = os.path.basename(handler)
+        self.requirements_file = requirements_file
+        self.config_file = os.path.basename(config_file) if config_file else None
+        self.model_dict = self.__to_dict__()
 
     def __to_dict__(self) -> dict[str, object]:
         """Return it as the manifest holds it."""
         named = {
-            "modelName": self.model_name,
-            "serializedFile": os.path.basename(self.serialized_file or ""),
-            "handler": os.path.basename(self.handler),
+            "serializedFile": self.serialized_file,
+            "handler": self.handler,
             "modelFile": os.path.basename(self.model_file or ""),
             "modelVersion": self.model_version,
             "extensions": self.extensions,
             "requirementsFile": os.path.basename(self.requirements_file or ""),
-            "configFile": os.path.basename(self.config_file or ""),
+            "configFile": self.config_file,
         }
-        return {key: value for key, value in named.items() if value}
+        return {"modelName": self.model_name, **{key: value for key, value in named.items() if value}}
 
     def __str__(self) -> str:
-        return json.dumps(self.__to_dict__())
+        return json.dumps(self.model_dict)
+
+    __repr__ = __str__

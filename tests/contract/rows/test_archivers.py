@@ -274,6 +274,44 @@ found = {
     assert found["missing"] == ["FileNotFoundError", "File does not exist: gone"]
 
 
+@pytest.mark.row("A10")
+def test_what_scripts_read_of_the_python_package(product: Product, workshop: Path) -> None:
+    code = """
+from model_archiver import model_packaging, model_packaging_utils as utils
+from model_archiver.manifest_components.manifest import Manifest
+from model_archiver.manifest_components.model import Model
+
+model = Model("m", "a/w.pt", "b/h:f", "c/net.py", "1", {"e": 1}, "d/r.txt", "e/c.yaml")
+told = Manifest("python", model)
+found = {
+    "attributes": {name: value for name, value in vars(model).items() if name != "model_dict"},
+    "dict": [model.model_dict, json.loads(repr(model))],
+    "manifest": [sorted(vars(told)), list(told.__to_dict__())],
+    "handlers": utils.model_handlers,
+    "endings": utils.archiving_options,
+    "names": [utils.MAR_INF, utils.MANIFEST_FILE_NAME, utils.MODEL_SERVER_VERSION, utils.MODEL_ARCHIVE_VERSION],
+    "steps": [model_packaging.ModelExportUtils is utils.ModelExportUtils, hasattr(model_packaging, "ModelArchiverError")],
+}
+"""
+    found = in_python(product, workshop, code)
+    assert found["attributes"] == {
+        **{"model_name": "m", "serialized_file": "w.pt", "handler": "h:f", "model_file": "c/net.py"},
+        **{"model_version": "1", "extensions": {"e": 1}, "requirements_file": "d/r.txt", "config_file": "c.yaml"},
+    }
+    model = {
+        **{"modelName": "m", "serializedFile": "w.pt", "handler": "h:f", "modelFile": "net.py", "modelVersion": "1"},
+        **{"extensions": {"e": 1}, "requirementsFile": "r.txt", "configFile": "c.yaml"},
+    }
+    assert found["dict"] == [model, model]
+    attributes, keys = found["manifest"]
+    assert attributes == ["archiver_version", "creation_time", "manifest_dict", "model", "runtime"]
+    assert keys == ["createdOn", "runtime", "model", "archiverVersion"]
+    assert set(found["handlers"]) == set(BUILT_IN)
+    assert found["endings"] == {"tgz": ".tar.gz", "no-archive": "", "zip-store": ".mar", "default": ".mar"}
+    assert found["names"] == ["MAR-INF", "MANIFEST.json", "1.0", "1.0"]
+    assert found["steps"] == [True, True]
+
+
 @pytest.fixture(scope="module")
 def server(shared_house: House) -> Running:
     """Return a server that takes registrations."""
