@@ -71,15 +71,23 @@ def test_the_model_api_can_be_enabled(launched: list[Any]) -> None:
     assert launched[0][0].enable_model_api
 
 
-def test_foreground_stays_and_announces(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    def server(settings: Settings, pid_file: PidFile, ready: Any, failed: Any) -> int:
-        ready(["http://127.0.0.1:8080"])
-        pid_file.release()
-        return 7
+def test_in_the_foreground_this_process_becomes_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BecomeError(Exception):
+        """In the place of the new start."""
 
-    monkeypatch.setattr(serve, "serve", server)
-    assert torchserve.main(["--start", "--foreground", "--model-store", "store"]) == 7
-    assert capsys.readouterr().out == "Model server started.\n"
+    told: list[list[str]] = []
+
+    def execv(program: str, command: list[str]) -> None:
+        told.append([*command, Settings.from_json(os.read(0, 1 << 20).decode()).dialect])
+        raise BecomeError
+
+    kept = os.dup(0)
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(BecomeError):
+        torchserve.main(["--start", "--foreground", "--model-store", "store"])
+    os.dup2(kept, 0)
+    os.close(kept)
+    assert told[0][-4:] == ["--announcement", "Model server started.", "org.pytorch.serve.ModelServer", "torchserve"]
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,9 @@ def start(texts: Texts, config: str | None, flags: Mapping[str, str | None], for
         return fail(texts.running)
     if pid_file.replaced_orphan:
         print(texts.orphan)
-    if foreground and texts.dialect == "mms":
-        # Its users' tools look for a word among the arguments of the process, which only a new start can put there.
-        serve.become(loaded.settings, pid_file, announcement=STARTED)
     if foreground:
-        return serve.serve(loaded.settings, pid_file, lambda _: print(STARTED, flush=True), _report)
+        # Their users' tools look for a word among the arguments of the process, which only a new start can put there.
+        serve.become(loaded.settings, pid_file, announcement=STARTED)
     serve.launch(loaded.settings, pid_file, announcement=STARTED)
     pid_file.hand_over()
     return serve.OK

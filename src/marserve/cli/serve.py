@@ -36,8 +36,8 @@ INTERRUPTED = 130
 RUNNER = "marserve.server:run"
 #: Seconds between a second signal, which ends a server at once, and the kill.
 _AFTER_SECOND_SIGNAL = 10.0
-#: The word among its arguments by which SageMaker's toolkits find the process of Multi Model Server.
-_MMS_PROCESS = "com.amazonaws.ml.mms.ModelServer"
+#: The word among its arguments by which SageMaker's toolkits and `pgrep -f` find the process of an old server.
+_KNOWN_AS = {"torchserve": ["org.pytorch.serve.ModelServer"], "mms": ["com.amazonaws.ml.mms.ModelServer"]}
 #: What stands in the place of doors where a key file is told beside the addresses.
 KEYS = "keys"
 #: Lines of a server's log that are shown when it ends without a word.
@@ -207,7 +207,7 @@ def _command(settings: Settings, pid_file: PidFile, message: int | None, announc
     command = [sys.executable, "-P", "-m", "marserve.cli.serve", "--runner", RUNNER]
     command += ["--pid-file", str(pid_file.path), "--pid-descriptor", str(pid_file.descriptor)]
     command += ["--message-descriptor", str(-1 if message is None else message), "--announcement", announcement]
-    return [*command, _MMS_PROCESS] if settings.dialect == "mms" else command
+    return [*command, *_KNOWN_AS.get(settings.dialect, [])]
 
 
 def wait_until_ready(message: int, process: "subprocess.Popen[bytes]", log: Path) -> list[str]:

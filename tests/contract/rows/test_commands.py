@@ -8,11 +8,14 @@ import socket
 import subprocess
 import threading
 
+import psutil
 import pytest
 
 from pairs import PATIENCE, until
 from rows import House, Product
 
+#: The word among its arguments by which SageMaker's toolkit for PyTorch finds the server's process.
+PROCESS = "org.pytorch.serve.ModelServer"
 ECHO = "def handle(data, context):\n    return [str(row) for row in data] if data else None\n"
 WAITS = """
 import os, pathlib, time
@@ -53,6 +56,8 @@ def test_a_start_in_the_background_and_its_end(product: Product, house: House) -
         assert started.returncode == 0
         until("the server says that it is ready", lambda: "Model server started." in console.read_text().splitlines())
         assert keys.exists()
+        pid = int((house.folder / ".model_server.pid").read_text())
+        assert PROCESS in psutil.Process(pid).cmdline()
     finally:
         stopped = product.run(house.folder, "torchserve", "--stop", "--foreground")
     assert stopped.returncode == 0
@@ -70,6 +75,8 @@ def test_in_the_foreground_the_command_ends_with_the_server(product: Product, ho
     house.archive("echo", ECHO)
     server = house.start("echo.mar")
     assert server.process.poll() is None
+    command = psutil.Process(server.process.pid)
+    assert any(PROCESS in process.cmdline() for process in [command, *command.children(recursive=True)])
     stopped = product.run(house.folder, "torchserve", "--stop")
     assert (stopped.returncode, stopped.stdout) == (0, "TorchServe has stopped.\n")
     assert server.process.wait(PATIENCE) == 0
