@@ -97,12 +97,15 @@ def test_in_the_foreground_this_process_becomes_the_server(monkeypatch: pytest.M
         (["--model-store", "nowhere"], "--model-store directory not found: nowhere"),
         (["--ts-config", "nowhere", "--model-store", "store"], "--ts-config file not found: nowhere"),
         (["--model-store", "store", "--workflow-store", "no"], "--workflow-store directory not found: no"),
-        (["--model-store", "store", "--log-config", "no"], "--log-config file not found: no"),
+        (["--model-store", "nowhere", "--log-config", "no"], "--log-config file not found: {here}/no"),
+        (["--model-store", "store", "--cpp-log-config", "no"], "--cpp-log-config file not found: {here}/no"),
     ],
 )
-def test_what_stops_a_start(arguments: list[str], text: str, launched: list[Any], capsys: Captured) -> None:
+def test_what_stops_a_start(
+    arguments: list[str], text: str, here: Path, launched: list[Any], capsys: Captured
+) -> None:
     assert torchserve.main(["--start", *arguments]) == 1
-    assert capsys.readouterr().out == text + "\n"
+    assert capsys.readouterr().out == text.format(here=here.resolve()) + "\n"
     assert launched == []
 
 
@@ -228,8 +231,11 @@ def test_a_value_that_cannot_be_stops_the_start(here: Path, launched: list[Any],
     assert capsys.readouterr().out == "config.properties line 1: job_queue_size=many is no whole number.\n"
 
 
-def test_a_second_start_is_refused(running: PidFile, launched: list[Any], capsys: Captured) -> None:
-    assert torchserve.main(["--start", "--model-store", "store"]) == 1
+@pytest.mark.parametrize("arguments", [["--model-store", "store"], ["--ts-config", "nowhere"], []])
+def test_a_second_start_is_refused(
+    arguments: list[str], running: PidFile, launched: list[Any], capsys: Captured
+) -> None:
+    assert torchserve.main(["--start", *arguments]) == 1
     assert capsys.readouterr().out == (
         "TorchServe is already running, please use torchserve --stop to stop TorchServe.\n"
     )
@@ -246,15 +252,17 @@ def test_an_orphan_is_removed_and_told(here: Path, launched: list[Any], capsys: 
 # --- stop ----------------------------------------------------------------------------------------------
 
 
-def test_stop_without_a_server(capsys: Captured) -> None:
+def test_stop_without_a_server_leaves_the_keys_of_others(here: Path, capsys: Captured) -> None:
+    (here / "key_file.json").write_text("{}")
     assert torchserve.main(["--stop"]) == 0
     assert capsys.readouterr().out == "TorchServe is not currently running.\n"
+    assert (here / "key_file.json").exists()
 
 
 def test_stop_after_a_server_was_killed(here: Path, capsys: Captured) -> None:
     (here / ".model_server.pid").write_text("4711")
     assert torchserve.main(["--stop"]) == 0
-    assert capsys.readouterr().out == "TorchServe already stopped.\n"
+    assert capsys.readouterr().out == "Removing orphan pid file.\nTorchServe is not currently running.\n"
     assert not (here / ".model_server.pid").exists()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marserve import config
-from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn
+from marserve.cli.old_servers import Texts, absent, end, fail, is_running, shared_pid_file, start, warn
 from marserve.config.log4j import Mapped, read_log4j
 from marserve.errors import ServeError
 
@@ -86,6 +86,8 @@ def _refuse(unknown: Sequence[str]) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    if is_running():
+        return fail(_TEXTS.running)
     named = os.environ.get("MMS_CONFIG_FILE") or arguments.mms_config
     if named == "sagemaker":
         named = str(_SAGEMAKER)

@@ -35,6 +35,16 @@ def shared_pid_file() -> Path:
     return Path(tempfile.gettempdir(), ".model_server.pid")
 
 
+def is_running() -> bool:
+    """Tell whether a server holds the pid file; the originals say so before all else that is wrong with a start."""
+    server = find_server(shared_pid_file())
+    if server is None:
+        return False
+    is_alive = server.is_alive()
+    server.close()
+    return is_alive
+
+
 def fail(reason: str) -> int:
     """Print why the command cannot do it, and return its exit code."""
     print(reason, flush=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from marserve.cli.old_servers import Texts, absent, end, fail, shared_pid_file, start, warn, warn_inert
+from marserve.cli.old_servers import Texts, absent, end, fail, is_running, shared_pid_file, start, warn, warn_inert
 from marserve.config.log4j import Mapped, read_log4j
 from marserve.config.properties import parse
 from marserve.doors.http.dialects import TORCHSERVE
@@ -22,7 +22,8 @@ _TEXTS = Texts(
     stopped="TorchServe has stopped.",
     slow="Stopping TorchServe took too long.",
     not_running="TorchServe is not currently running.",
-    stopped_before="TorchServe already stopped.",
+    # "TorchServe already stopped." is what the original has for a server that ends while it is being stopped.
+    stopped_before="Removing orphan pid file.\nTorchServe is not currently running.",
 )
 #: Seconds that ``--stop`` waits, with ``--foreground`` and without. The original does not wait without it, yet
 #: the next ``--start`` in a script must find the ports free.
@@ -45,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if arguments.stop:
-            _KEY_FILE.unlink(missing_ok=True)
-            return end(shared_pid_file(), _TEXTS, _STOP_TIMEOUTS[arguments.foreground])
+            pid_file = shared_pid_file()
+            if pid_file.exists():  # else the keys may be those of a server with another folder for temporary files
+                _KEY_FILE.unlink(missing_ok=True)
+            return end(pid_file, _TEXTS, _STOP_TIMEOUTS[arguments.foreground])
         return _start(arguments)
     except ServeError as error:
         return fail(str(error))
@@ -66,21 +69,31 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--log-config", metavar="FILE", help="log4j2 XML: its level and folders count")
     flags.add_argument("--cpp-log-config", metavar="FILE", help="without effect")
     flags.add_argument("--foreground", action="store_true", help="stay attached until the server ends")
-    flags.add_argument("--ncs", "--no-config-snapshots", action="store_true", help="read and write no snapshots")
+    flags.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="read and write no snapshots")
     flags.add_argument("--plugins-path", "--ppath", metavar="JARS", help="without effect")
-    flags.add_argument("--disable-token-auth", "--dt", action="store_true", help="ask for no token")
-    flags.add_argument("--enable-model-api", action="store_true", help="let clients register models")
+    # Scripts that parse by ts.arg_parser know these two by other names than their flags'.
+    flags.add_argument(
+        "--disable-token-auth", "--dt", dest="token_auth", action="store_true", help="ask for no token"
+    )
+    flags.add_argument(
+        "--enable-model-api", dest="model_mode", action="store_true", help="let clients register models"
+    )
     return flags
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    if is_running():
+        return fail(_TEXTS.running)
     named = os.environ.get("TS_CONFIG_FILE") or arguments.ts_config
+    for flag in ("log_config", "cpp_log_config"):
+        path = getattr(arguments, flag)
+        setattr(arguments, flag, os.path.realpath(path) if path else None)
     problem = (
-        _temp_problem(os.environ.get("TEMP", ""))
+        absent("--log-config", arguments.log_config, is_folder=False)
+        or _temp_problem(os.environ.get("TEMP", ""))
         or absent("--ts-config", named, is_folder=False)
         or _store_problem(arguments.model_store, named)
         or absent("--workflow-store", arguments.workflow_store, is_folder=True)
-        or absent("--log-config", arguments.log_config, is_folder=False)
         or absent("--cpp-log-config", arguments.cpp_log_config, is_folder=False)
     )
     if problem:
@@ -95,9 +108,9 @@ def _start(arguments: argparse.Namespace) -> int:
         **logs.settings,
         "model_store": arguments.model_store,
         "load_models": ",".join(arguments.models) if arguments.models else None,
-        "enable_model_api": "true" if arguments.enable_model_api else None,
-        "disable_token_authorization": "true" if arguments.disable_token_auth else None,
-        "snapshots": "false" if arguments.ncs else None,
+        "enable_model_api": "true" if arguments.model_mode else None,
+        "disable_token_authorization": "true" if arguments.token_auth else None,
+        "snapshots": "false" if arguments.no_config_snapshots else None,
     }
     return start(_TEXTS, named, flags, arguments.foreground)
 

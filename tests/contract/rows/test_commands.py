@@ -89,6 +89,55 @@ def test_a_second_server_is_refused(product: Product, house: House) -> None:
     again = product.run(house.folder, "torchserve", "--start", "--model-store", "store")
     assert again.returncode == 1
     assert again.stdout == "TorchServe is already running, please use torchserve --stop to stop TorchServe.\n"
+    again = product.run(house.folder, "torchserve", "--ts-config", "nowhere")
+    assert again.returncode == 1
+    assert again.stdout == "TorchServe is already running, please use torchserve --stop to stop TorchServe.\n"
+
+
+@pytest.mark.row("B3")
+def test_a_stop_after_the_server_was_killed(product: Product, house: House) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    pid_file, keys = (house.folder / name for name in (".model_server.pid", "key_file.json"))
+    pid_file.write_text(str(ended.pid))
+    stopped = product.run(house.folder, "torchserve", "--stop")
+    assert (stopped.returncode, stopped.stdout) == (
+        0,
+        "Removing orphan pid file.\nTorchServe is not currently running.\n",
+    )
+    assert not pid_file.exists()
+    keys.write_text("{}")
+    stopped = product.run(house.folder, "torchserve", "--stop", "--foreground")
+    assert (stopped.returncode, stopped.stdout) == (0, "TorchServe is not currently running.\n")
+    assert keys.exists()
+
+
+@pytest.mark.row("B6")
+@pytest.mark.row("B11")
+def test_the_order_and_the_texts_of_what_stops_a_start(product: Product, house: House) -> None:
+    for arguments, told in (
+        (["--log-config", "no", "--ts-config", "no"], f"--log-config file not found: {house.folder}/no"),
+        (["--model-store", "store", "--cpp-log-config", "no"], f"--cpp-log-config file not found: {house.folder}/no"),
+    ):
+        refused = product.run(house.folder, "torchserve", *arguments)
+        assert (refused.returncode, refused.stdout) == (1, f"{told}\n")
+    refused = product.run(house.folder, "torchserve", "--ncs=1")
+    assert refused.returncode == 2
+    assert refused.stdout.endswith("argument --no-config-snapshots/--ncs: ignored explicit argument '1'\n")
+
+
+@pytest.mark.row("H11")
+def test_the_names_by_which_scripts_read_the_flags(product: Product, house: House) -> None:
+    code = "from ts.arg_parser import ArgParser; print(sorted(vars(ArgParser.extract_args(['--start']))))"
+    told = product.run(house.folder, "python", "-c", code).stdout
+    assert told.splitlines()[-1] == str(
+        sorted(
+            [
+                *("version", "start", "stop", "ts_config", "model_store", "workflow_store", "models", "log_config"),
+                *("cpp_log_config", "foreground", "no_config_snapshots", "plugins_path", "token_auth", "model_mode"),
+            ]
+        )
+    )
 
 
 @pytest.mark.row("B5")
