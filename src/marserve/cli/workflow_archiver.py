@@ -66,7 +66,13 @@ def pack_workflow(arguments: argparse.Namespace) -> None:
         contents.add(inside, path)
     contents.entries[MANIFEST_NAME] = json.dumps(_manifest(arguments), indent=2).encode()
     output = folder / f"{name}.war"
-    if arguments.force and output.exists():
+    if output.exists() and not arguments.force:
+        raise ArchiveError(
+            f"{output} already exists.",
+            "Please specify --force/-f option to overwrite the workflow archive output file.\n"
+            "See -h/--help for more details.",
+        )
+    if output.exists():
         contents.warnings.append(f"Overwriting {output} ...")
     for warning in contents.warnings:
         say(f"WARNING - {warning}")

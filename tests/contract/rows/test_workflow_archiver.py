@@ -40,8 +40,11 @@ def test_what_is_there_is_kept_unless_forced(product: Product, files: House) -> 
     (files.folder / "flow.war").write_text("mine")
     refused = product.run(files.folder, "torch-workflow-archiver", *COMMAND)
     assert refused.returncode == 1
-    assert "already exists" in refused.stdout
-    assert "--force/-f" in refused.stdout
+    assert (
+        "flow.war already exists.\n"
+        "Please specify --force/-f option to overwrite the workflow archive output file.\n"
+        "See -h/--help for more details.\n"
+    ) in refused.stdout
     assert (files.folder / "flow.war").read_text() == "mine"
     assert product.run(files.folder, "torch-workflow-archiver", *COMMAND, "--force").returncode == 0
     assert zipfile.is_zipfile(files.folder / "flow.war")
