@@ -113,9 +113,14 @@ def tls_of(settings: Settings, hosts: list[str]) -> TlsContext:
     return tls_context(str(settings.certificate_file or ""), str(settings.private_key_file or ""))
 
 
-def runtime_folder() -> Path:
-    """Make the folder of the gate's socket; near the root where the usual place is too long for a socket's path."""
-    folder = Path(tempfile.mkdtemp(prefix="marserve-"))
+def runtime_folder(dialect: str) -> Path:
+    """Make the folder of the gate's socket; near the root where the usual place is too long for a socket's path.
+
+    The old servers unpack below TEMP, whatever TMPDIR says.
+    """
+    named = os.path.abspath(os.environ.get("TEMP") or os.devnull)
+    chosen = named if dialect != "native" and os.path.isdir(named) else None
+    folder = Path(tempfile.mkdtemp(prefix="marserve-", dir=chosen))
     if len(bytes(folder)) + len("/gate.sock") > LONGEST_SOCKET_PATH:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="marserve-", dir="/tmp"))

@@ -220,7 +220,7 @@ class Server:
 
     async def serve(self, ready: OnReady | None) -> int:
         """Start, serve, stop; return the exit code."""
-        runtime = runtime_folder()
+        runtime = runtime_folder(self._settings.dialect)
         try:
             log.info("marserve %s, dialect %s", __version__, self._dialect.name)
             self._build(runtime)

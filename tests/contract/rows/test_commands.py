@@ -17,6 +17,10 @@ from rows import House, Product
 #: The word among its arguments by which SageMaker's toolkit for PyTorch finds the server's process.
 PROCESS = "org.pytorch.serve.ModelServer"
 ECHO = "def handle(data, context):\n    return [str(row) for row in data] if data else None\n"
+WHERE = """
+def handle(data, context):
+    return [context.system_properties["model_dir"]] if data else None
+"""
 WAITS = """
 import os, pathlib, time
 
@@ -201,6 +205,17 @@ def test_a_start_without_standard_streams(product: Product, house: House) -> Non
         stopped = product.run(house.folder, "torchserve", "--stop")
     assert stopped.stdout == "TorchServe has stopped.\n"
     until("the inference door is closed", lambda: not is_open(doors["inference"]))
+
+
+@pytest.mark.row("B1")
+def test_temp_and_tmpdir(house: House) -> None:
+    house.archive("where", WHERE)
+    for name in ("temp", "tmpdir"):
+        (house.folder / name).mkdir()
+    folders = {variable: str(house.folder / variable.lower()) for variable in ("TEMP", "TMPDIR")}
+    server = house.start("where.mar", environment=folders)
+    assert server.ask("/predictions/where", "x").text.startswith(f"{house.folder}/temp/")
+    assert (house.folder / "tmpdir" / ".model_server.pid").exists()
 
 
 def is_open(port: int) -> bool:
