@@ -97,6 +97,13 @@ def test_legacy_archive_with_a_folder_around_it_is_lifted(tmp_path: Path) -> Non
     assert set(contents(tmp_path / "out")) == {"MANIFEST.json", "s.py"}
 
 
+def test_a_tgz_with_another_folder_around_its_own_is_lifted_twice(tmp_path: Path) -> None:
+    archive = make_tgz(tmp_path / "m.tar.gz", [(tar_info(f"a/b/{name}"), data) for name, data in FILES.items()])
+
+    assert unpack(archive, tmp_path / "out", MAX_BYTES).model_name == "m"
+    assert contents(tmp_path / "out") == FILES
+
+
 def test_folder_is_copied(tmp_path: Path) -> None:
     source = tmp_path / "m"
     unpack(make_zip(tmp_path / "m.mar", FILES), source, MAX_BYTES)

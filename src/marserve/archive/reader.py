@@ -262,6 +262,8 @@ def _lift(target: Path, is_wrapped: bool) -> None:
     for child in (aside / "root").iterdir():
         os.rename(child, target / child.name)
     shutil.rmtree(aside)
+    if is_wrapped:  # by the name of its archive; what it is wrapped in beside that is seen as in a zip
+        _lift(target, is_wrapped=False)
 
 
 def _empty(target: Path) -> None:
