@@ -97,6 +97,9 @@ class NullApplication:
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         return b"", message.encode()
 
+    def refused(self, exchange: Exchange, status: int) -> None:
+        pass
+
 
 async def serve(kind: str) -> None:
     if kind == "marserve":

@@ -323,7 +323,7 @@ class Server:
                     self._keys if is_locked else None,
                     settings.server_timing,
                 )
-            application = HttpApplication(asgi, door, self._dialect)
+            application = HttpApplication(asgi, door, self._dialect, self._observer)
             listener = Listener(application, limits, name=doors[0])
             addresses.append(await listener.open(address, certificate if address.is_tls else None))
             self._listeners.append(listener)

@@ -230,7 +230,9 @@ class RecordingObserver:
         """See ``Observer``."""
         self.versions.append(version)
 
-    def request_answered(self, client: object, method: str, target: str, status: int, seconds: float) -> None:
+    def request_answered(
+        self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
+    ) -> None:
         """See ``Observer``."""
         self.requests.append((client, method, target, status))
 

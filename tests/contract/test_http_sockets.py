@@ -121,6 +121,9 @@ class EchoApplication:
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         return b"content-type: text/plain\r\n", message.encode()
 
+    def refused(self, exchange: Exchange, status: int) -> None:
+        pass
+
 
 class Served:
     """A listener on a free port, and how to reach it."""

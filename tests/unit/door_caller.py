@@ -23,7 +23,7 @@ class Caller:
     def __init__(self, plane: InferencePlane, keys: Keys | None = None) -> None:
         self.registry = plane._registry
         self.door = InferenceDoor(plane, NATIVE, Collector(), 100_000, b"", keys)
-        application = HttpApplication(None, self.door, NATIVE)  # type: ignore[arg-type]
+        application = HttpApplication(None, self.door, NATIVE, Collector())  # type: ignore[arg-type]
         self.heads = Heads(application.lane)
         self.transport = FakeTransport()
         bridge = AsgiBridge(application, 1000)

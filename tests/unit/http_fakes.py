@@ -125,14 +125,18 @@ class RecordingApplication:
     def __init__(self, asgi: ASGIApp = unreachable) -> None:
         self.fast = RecordingLane()
         self.asgi = asgi
-        self.refused: list[tuple[int, str]] = []
+        self.refusals: list[tuple[int, str]] = []
+        self.told: list[tuple[bytes, bytes, int]] = []
 
     def lane(self, method: bytes, target: bytes) -> RecordingLane | None:
         return None if target.startswith(b"/asgi") else self.fast
 
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
-        self.refused.append((status, message))
+        self.refusals.append((status, message))
         return b"x-refused: yes\r\n", message.encode()
+
+    def refused(self, exchange: Exchange, status: int) -> None:
+        self.told.append((exchange.method, exchange.target, status))
 
 
 class Client:

@@ -355,7 +355,7 @@ class Caller:
         plane.startup = None
         self.collector = Collector()
         door = InferenceDoor(plane, DIALECTS[dialect], self.collector, 100_000, b"", keys)
-        application = HttpApplication(None, door, DIALECTS[dialect])  # type: ignore[arg-type]
+        application = HttpApplication(None, door, DIALECTS[dialect], self.collector)  # type: ignore[arg-type]
         self.transport = FakeTransport()
         bridge = AsgiBridge(application, 1000)
         self.connection = Connection(

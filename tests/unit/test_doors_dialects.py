@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -9,6 +10,7 @@ from starlette.applications import Starlette
 from marserve import __version__
 from marserve.doors.http.application import HttpApplication, https_only
 from marserve.doors.http.dialects import DIALECTS, MMS, NATIVE, TORCHSERVE, Dialect, status_phrase
+from marserve.doors.http.exchange import Exchange
 from marserve.errors import (
     BadRequest,
     Conflict,
@@ -33,6 +35,8 @@ from marserve.errors import (
     about,
     by_kind,
 )
+from marserve.observer import NullObserver
+from marserve.testing import RecordingObserver
 
 NO_WORKER = (
     'Model "m"{} has no worker to serve inference request. Please use scale workers API to add workers. If this is a '
@@ -341,7 +345,7 @@ def test_clients_are_told_the_release_whose_contract_is_kept() -> None:
 
 def test_what_is_no_http_is_refused_in_the_old_servers_words() -> None:
     for dialect, text in ((TORCHSERVE, "Invalid HTTP message."), (MMS, "Invalid HTTP message."), (NATIVE, "No URL.")):
-        head, body = HttpApplication(Starlette(), None, dialect).refuse(400, "No URL.")
+        head, body = HttpApplication(Starlette(), None, dialect, NullObserver()).refuse(400, "No URL.")
         assert b"content-type: application/json\r\n" in head
         assert json.loads(body)["message"] == text
 
@@ -349,5 +353,15 @@ def test_what_is_no_http_is_refused_in_the_old_servers_words() -> None:
 def test_a_refusal_by_the_connection_has_an_id_too() -> None:
     for dialect in DIALECTS.values():
         for status in (400, 431):
-            head, _ = HttpApplication(Starlette(), None, dialect).refuse(status, "No.")
+            head, _ = HttpApplication(Starlette(), None, dialect, NullObserver()).refuse(status, "No.")
             assert re.search(rb"^x-request-id: [0-9a-f-]{36}\r$", head, re.MULTILINE)
+
+
+def test_the_observer_is_told_of_a_refusal_by_the_connection() -> None:
+    observer, connection = RecordingObserver(), SimpleNamespace(peer=("192.0.2.7", 4242))
+    exchange = Exchange(connection, b"/x\xff", 0.0)  # type: ignore[arg-type]
+    exchange.method = b"POST"
+
+    HttpApplication(Starlette(), None, NATIVE, observer).refused(exchange, 413)
+
+    assert observer.requests == [(("192.0.2.7", 4242), "POST", "/x\xff", 413)]

@@ -279,7 +279,7 @@ def test_an_application_that_fails_costs_a_500(caplog: pytest.LogCaptureFixture)
     client = play(app, get(b"/asgi") + get(b"/fast"))
 
     assert client.statuses == [500, 200]
-    assert client.application.refused[0][0] == 500
+    assert client.application.refusals[0][0] == 500
     assert "a fault of the application" in caplog.text
 
 

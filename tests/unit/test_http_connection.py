@@ -529,6 +529,22 @@ def test_what_is_malformed_is_refused_once_and_ends_the_connection(request_: byt
     assert client.is_lingering
 
 
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (b"NO HTTP\r\n\r\n", (b"", b"", 400)),
+        (b"POST /large HTTP/1.1\r\nX: " + b"x" * 2000, (b"POST", b"/large", 431)),
+        (b"POST /body HTTP/1.1\r\nContent-Length: 999999\r\n\r\nx", (b"POST", b"/body", 413)),
+    ],
+)
+def test_the_application_is_told_of_what_the_connection_has_refused(request_: bytes, told: object) -> None:
+    client = Client()
+
+    client.send(request_, 500)
+
+    assert client.application.told == [told]
+
+
 def test_a_body_that_breaks_under_a_begun_answer_breaks_that_off() -> None:
     client = Client()
     client.lane.answers_at_once = False

@@ -62,7 +62,7 @@ def seen(client: Client) -> object:
         for one in (*client.lane.admitted, *client.lane.accepted)
     ]
     ends = (client.transport.is_closed, client.transport.has_written_eof, client.transport.is_reading_paused)
-    return told, client.out, ends, client.application.refused, client.connection.pending_count
+    return told, client.out, ends, client.application.refusals, client.connection.pending_count
 
 
 @settings(max_examples=400, deadline=None)

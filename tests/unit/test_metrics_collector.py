@@ -335,6 +335,13 @@ def _batch(outcomes: list[str]) -> list[Job]:
     return jobs
 
 
+def test_a_request_that_cannot_be_read_has_a_line_too() -> None:
+    unreadable = collecting._Answered(("192.0.2.7", 42), "", "", 400, 0.001, None)
+
+    assert collecting._line(unreadable) == '192.0.2.7 "- -" 400 1.0'
+    assert collecting._old_line(unreadable) == '/192.0.2.7:42 "GET /bad-request HTTP/1.1" 400 1'
+
+
 def test_without_an_access_log_no_line_is_made(caplog) -> None:
     collector = Collector()
     collector.jobs_ended([ended()])

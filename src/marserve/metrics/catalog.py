@@ -124,7 +124,7 @@ _ROWS = (
         "requests",
         ("code",),
         "HTTP requests that became no prediction, by status of the answer: management, ping, metrics, "
-        "and predictions that were refused at once.",
+        "predictions that were refused at once, and what is no good HTTP.",
     ),
     MetricRow(
         "marserve_service_reports_dropped_total",

@@ -39,6 +39,8 @@ SLICE = 256
 LONGEST_TARGET = 1024
 #: Milliseconds as an access line shows them, in steps of a tenth: formatting them anew would take half of its time.
 _TENTHS = [f"{tenths / 10:.1f}" for tenths in range(1000)]
+#: What the old servers took a request for of which they could not read the first line.
+_OLD_UNREADABLE = "GET /bad-request"
 _UNCOUNTED = "Some requests could not be counted."
 
 
@@ -291,8 +293,9 @@ def _stem(job: Job, host: object) -> str:
 
 
 def _line(one: _Answered) -> str:
-    target = one.target[:LONGEST_TARGET]
-    return f'{_host(one.client)} "{one.method} {target}" {one.status} {one.seconds * 1000.0:.1f}'
+    """Return the line of a request that became no job; "-" stands for what could not be read of it."""
+    asked = f"{one.method or '-'} {one.target[:LONGEST_TARGET] or '-'}"
+    return f'{_host(one.client)} "{asked}" {one.status} {one.seconds * 1000.0:.1f}'
 
 
 def _old_job_runs(jobs: Sequence[Job]) -> list[logs.Run]:
@@ -306,9 +309,9 @@ def _old_job_line(job: Job) -> str:
 
 
 def _old_line(one: _Answered) -> str:
-    target = one.target[:LONGEST_TARGET]
+    asked = f"{one.method} {one.target[:LONGEST_TARGET]}" if one.target else _OLD_UNREADABLE
     milliseconds = int(one.seconds * 1000.0)
-    return f'{_place(one.client)} "{one.method} {target} HTTP/1.1" {one.status} {milliseconds}'
+    return f'{_place(one.client)} "{asked} HTTP/1.1" {one.status} {milliseconds}'
 
 
 def _place(client: object) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from http.client import BAD_REQUEST
+from time import monotonic
 
 from marserve.doors.http.dialects import Dialect, status_phrase
-from marserve.doors.http.exchange import render_headers, status_line
+from marserve.doors.http.exchange import Exchange, render_headers, status_line
 from marserve.doors.http.inference import InferenceDoor, PredictionLane
 from marserve.doors.http.lane import ASGIApp
 from marserve.errors import BadRequest, ServeError, ShuttingDown, TooLarge
+from marserve.observer import Observer
 
 #: Errors that the connection answers itself and that the dialects know under a kind of their own.
 _KINDS: dict[int, type[ServeError]] = {400: BadRequest, 413: TooLarge, 503: ShuttingDown}
@@ -35,12 +37,14 @@ class HttpApplication:
         asgi: serves what is no prediction.
         inference: finds the lane of a prediction; None where the address does not serve any.
         dialect: chooses the texts of refusals.
+        observer: is told of them.
     """
 
-    def __init__(self, asgi: ASGIApp, inference: InferenceDoor | None, dialect: Dialect) -> None:
+    def __init__(self, asgi: ASGIApp, inference: InferenceDoor | None, dialect: Dialect, observer: Observer) -> None:
         self.asgi = asgi
         self._inference = inference
         self._dialect = dialect
+        self._observer = observer
 
     def lane(self, method: bytes, target: bytes) -> PredictionLane | None:
         """See ``Application``."""
@@ -58,3 +62,9 @@ class HttpApplication:
             return standing + render_headers(pairs), told.body
         body = self._dialect.json_body({"code": status, "type": "HttpError", "message": message})
         return standing + b"content-type: application/json\r\n", body
+
+    def refused(self, exchange: Exchange, status: int) -> None:
+        """See ``Application``."""
+        seconds = monotonic() - exchange.arrived
+        method, target = exchange.method.decode("latin-1"), exchange.target.decode("latin-1")
+        self._observer.request_answered(exchange.client, method, target, status, seconds)

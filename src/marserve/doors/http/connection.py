@@ -134,6 +134,9 @@ class Connection(Intake):
     def _answer(self, exchange: Exchange, status: int, message: str) -> None:
         headers, body = self._application.refuse(status, message)
         exchange.respond(status, standard_phrase(status), headers, body)
+        if not exchange.method and exchange.target:  # its headers have no end
+            exchange.method = self._parser.get_method()
+        self._application.refused(exchange, status)
 
     # ---- the turn
 

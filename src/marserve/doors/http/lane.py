@@ -68,6 +68,9 @@ class Application(Protocol):
     def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
         """Return rendered header lines and body for an error that the connection answers itself."""
 
+    def refused(self, exchange: Exchange, status: int) -> None:
+        """The connection has answered with such an error; method and target are empty where there were none."""
+
 
 @dataclass(frozen=True)
 class Limits:
