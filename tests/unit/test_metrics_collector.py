@@ -342,6 +342,14 @@ def test_a_request_that_cannot_be_read_has_a_line_too() -> None:
     assert collecting._old_line(unreadable) == '/192.0.2.7:42 "GET /bad-request HTTP/1.1" 400 1'
 
 
+def test_a_description_has_no_line_of_its_own_in_an_old_servers_log() -> None:
+    asked, described = ended(client=("192.0.2.7", 42)), ended(client="", target=b"")
+    described.method = b""
+
+    assert str(Lines(collecting._old_job_runs([described, asked]))).count("\n") == 0
+    assert collecting._old_job_runs([described]) == []
+
+
 def test_without_an_access_log_no_line_is_made(caplog) -> None:
     collector = Collector()
     collector.jobs_ended([ended()])

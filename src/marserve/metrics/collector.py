@@ -299,7 +299,9 @@ def _line(one: _Answered) -> str:
 
 
 def _old_job_runs(jobs: Sequence[Job]) -> list[logs.Run]:
-    return [("", [_old_job_line(job) for job in jobs])]
+    """Return the lines of jobs; one without a method is a part of another request, which has its own line."""
+    lines = [_old_job_line(job) for job in jobs if job.method]
+    return [("", lines)] if lines else []
 
 
 def _old_job_line(job: Job) -> str:
