@@ -10,7 +10,7 @@ from metrics_fakes import VERSION, Version, ended
 
 from marserve import logs
 from marserve.batching.job import JobKind
-from marserve.errors import Cancelled, QueueFull, VersionNotFound, about
+from marserve.errors import Cancelled, HandlerFault, QueueFull, VersionNotFound, about
 from marserve.metrics import tally as tallying
 from marserve.metrics.collector import Collector
 from marserve.metrics.definitions import SHIPPED, read_definitions
@@ -149,13 +149,35 @@ def test_the_version_is_that_which_the_request_named() -> None:
 def test_an_error_counts_as_a_request_and_by_its_status_without_times() -> None:
     collector = make()
     for status in (503, 400, 304):
-        collector.jobs_ended([ended(status=status, spans=())])
+        collector.jobs_ended([ended(status=status, error=HandlerFault("failed"), spans=())])
     collector.jobs_ended([ended(status=0, error=Cancelled("gone"), spans=())])
 
     assert exposed(collector) == [
         'Requests4XX{Level="Host",Hostname="h",} 1.0',
         'Requests5XX{Level="Host",Hostname="h",} 2.0',
         'ts_inference_requests_total{model_name="m",model_version="default",hostname="h",} 4.0',
+    ]
+
+
+def test_an_answer_with_a_status_that_its_service_chose_has_times_like_any_other(lines: Lines) -> None:
+    collector, logging = make(), make(LOG)
+    collector.jobs_ended([good(status=404), good(status=302)])
+    logging.jobs_ended([good(status=599)])
+    logging.flush()
+
+    assert exposed(collector)[:6] == [
+        'Requests4XX{Level="Host",Hostname="h",} 1.0',
+        'Requests5XX{Level="Host",Hostname="h",} 1.0',
+        'ts_inference_requests_total{model_name="m",model_version="default",hostname="h",} 2.0',
+        'ts_inference_latency_microseconds{model_name="m",model_version="default",hostname="h",} 31250.0',
+        'ts_queue_latency_microseconds{model_name="m",model_version="default",hostname="h",} 3906.25',
+        'QueueTime{Level="Host",Hostname="h",} 1.0',
+    ]
+    names = [line.partition("|")[0] for line in lines.of(logs.SERVER_METRICS)]
+    assert names[2:5] == [
+        "ts_inference_latency_microseconds.Microseconds:15625.0",
+        "ts_queue_latency_microseconds.Microseconds:1953.125",
+        "QueueTime.Milliseconds:1.0",
     ]
 
 

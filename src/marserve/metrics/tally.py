@@ -175,11 +175,13 @@ class Tally:
         if good:
             self._take_good(model, asked, places, good)
         if len(good) < len(jobs):
-            bad = [job.status for job in jobs if not 200 <= job.status < 300]
-            self._add(places.requests, [1.0] * len(bad))
-            for status in bad:
-                if status:  # without one, the client had gone before there was an answer
-                    self._take_status(status, 1)
+            others = [job for job in jobs if not 200 <= job.status < 300]
+            self._add(places.requests, [1.0] * len(others))
+            for job in others:
+                if job.status:  # without one, the client had gone before there was an answer
+                    self._take_status(job.status, 1)
+                    if job.error is None:  # its service has answered, and chosen the status
+                        self._take_times(places, job)
 
     def _take_good(self, model: str, asked: str, places: Asked, jobs: Sequence[Job]) -> None:
         ones = [1.0] * len(jobs)
@@ -201,6 +203,12 @@ class Tally:
             template = self._templates[model, asked] = self._template(places)
         if template is not _NO_LINES:
             self._lines += map(template, latencies, queued, milliseconds)
+
+    def _take_times(self, places: Asked, job: Job) -> None:
+        queued = (job.sent - job.arrived) * 1e6
+        self._add(places.latency, (round((job.done - job.arrived) * 1e6, 3),))
+        self._add(places.queue_latency, (round(queued, 3),))
+        self._add(self._queue_time, (float(int(queued * 1e-3)),))
 
     def _template(self, places: Asked) -> Callable[..., str]:
         """Return what makes the lines of one good request, all together, until the next second."""
