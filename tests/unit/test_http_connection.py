@@ -39,6 +39,16 @@ def test_a_request_reaches_its_lane_as_it_was_sent() -> None:
     assert exchange.client == ("10.0.0.9", 5555)
 
 
+def test_blanks_around_the_value_of_a_header_are_no_part_of_it() -> None:
+    client = Client()
+
+    for _ in range(2):  # the second head is known
+        client.send(post(b"/a", b"body", b"X-Key:  Bearer k \t", b"X-Blank: \t "))
+
+    for exchange in client.lane.accepted:
+        assert (exchange.header(b"x-key"), exchange.header(b"x-blank")) == (b"Bearer k", b"")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 0])
 def test_requests_may_be_split_and_joined_anywhere(size: int) -> None:
     client = Client()

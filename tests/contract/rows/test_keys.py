@@ -81,6 +81,14 @@ def test_the_form_of_the_header(server: Running, form: str) -> None:
 
 
 @pytest.mark.row("K2")
+@pytest.mark.parametrize("form", ["Bearer {key} \t", "  Bearer   {key}"])
+def test_blanks_in_the_header_are_forgiven(server: Running, form: str) -> None:
+    header = form.format(key=keys(server)["inference"]["key"])
+
+    assert server.ask("/predictions/echo", headers={"Authorization": header}).status == 200
+
+
+@pytest.mark.row("K2")
 def test_paths_that_there_are_not_ask_for_a_key_too(server: Running) -> None:
     assert_refused(ask(server, "", "/nosuch"))
     assert_refused(ask(server, "", "/predictions/echo", method="OPTIONS"))

@@ -58,7 +58,7 @@ class _Reader:
         self.target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers += (name, value)
+        self.headers += (name, value.rstrip(b" \t"))
         self.is_odd |= name.lower() in _ODD
 
     def on_headers_complete(self) -> None:

@@ -375,7 +375,7 @@ class Intake(asyncio.Protocol):
         """Take a header, or a trailer."""
         headers = self._headers
         headers.append(name)
-        headers.append(value)
+        headers.append(value.rstrip(b" \t"))  # the parser leaves the blanks behind a value, which are no part of it
         if len(name) in _WATCHED:
             self._watch(name.lower(), value)
 
