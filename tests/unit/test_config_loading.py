@@ -481,6 +481,15 @@ def test_a_metrics_mode_that_there_is_not_is_told_and_the_default_counts() -> No
     assert warning.endswith("log counts.")
 
 
+def test_a_lifetime_of_keys_that_is_none_is_told_and_the_default_counts() -> None:
+    loaded = load_settings("token_expiration_min=60 # minutes", {}, "torchserve", {})
+    assert loaded.settings.token_expiration_min == 3600
+    (warning,) = loaded.warnings
+    assert "token_expiration_min=60 # minutes" in warning
+    with pytest.raises(ConfigError, match="token_expiration_min"):
+        load_settings("token_expiration_min=60 # minutes", {}, "native", {})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -220,7 +220,7 @@ class _Loading:
             try:
                 values[key] = SETTINGS[key].read(self._as_flag(key, text, place), self.dialect)
             except ValueError as error:
-                if key in _LENIENT:
+                if key in _LENIENT and self.dialect != "native":
                     default = SETTINGS[key].defaults[self.dialect]
                     self.warnings.append(f"{place}: {key}={text} {error}; {default} counts.")
                     values[key] = SETTINGS[key].default(self.dialect)
