@@ -84,7 +84,7 @@ def test_a_snapshot_has_the_settings_as_they_were_written_and_what_is_served(
     assert snapshot.pop("created") > 0
     assert snapshot.pop("name") == next(tmp_path.iterdir()).name
     assert snapshot == {
-        "modelCount": 1,
+        "modelCount": 2,
         "models": {
             "a": {
                 "1.0": {

@@ -92,7 +92,7 @@ class Snapshots:
     def _text(self, name: str, entries: Sequence[VersionEntry]) -> str:
         snapshot = {
             "name": name,
-            "modelCount": len({one.model for one in entries}),
+            "modelCount": len(entries),
             "created": int(time.time() * 1000),
             "models": models_value(entries),
         }

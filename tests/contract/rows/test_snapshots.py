@@ -96,6 +96,7 @@ def test_three_kinds_are_written_and_bring_back_what_was_served(house: House, pr
     }
 
     server.manage("POST", "/models?url=a2.mar&initial_workers=1&synchronous=true&batch_size=3")
+    assert json.loads(newest(house)["model_snapshot"])["modelCount"] == 3, "each version counts"
     server.manage("PUT", "/models/a/2.0?min_worker=2&max_worker=2&synchronous=true")
     server.manage("PUT", "/models/a/2.0/set-default")
     server.manage("DELETE", "/models/b")
