@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -346,8 +347,18 @@ def test_a_description_has_no_line_of_its_own_in_an_old_servers_log() -> None:
     asked, described = ended(client=("192.0.2.7", 42)), ended(client="", target=b"")
     described.method = b""
 
-    assert str(Lines(collecting._old_job_runs([described, asked]))).count("\n") == 0
-    assert collecting._old_job_runs([described]) == []
+    ((_, lines),) = collecting._old_runs([described, asked], [])
+    assert len(lines) == 1
+    assert collecting._old_runs([described], []) == []
+
+
+def test_the_lines_of_an_old_servers_log_come_in_the_order_of_the_answers() -> None:
+    jobs = [ended(target=b"/1", done=1.0), ended(target=b"/3", done=3.0)]
+    others = [collecting._Answered("", "GET", f"/{at}", 200, 0.1, None, done=float(at)) for at in (2, 4)]
+
+    ((_, lines),) = collecting._old_runs(jobs, others)
+
+    assert re.findall(r"/(\d) HTTP", " ".join(lines)) == ["1", "2", "3", "4"]
 
 
 def test_without_an_access_log_no_line_is_made(caplog) -> None:

@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
+from time import monotonic
 from typing import Protocol, cast
 
 from prometheus_client.core import Metric
@@ -54,6 +56,7 @@ class _Answered:
     status: int
     seconds: float
     error: ServeError | None
+    done: float = 0.0
 
 
 class Collector:
@@ -68,7 +71,7 @@ class Collector:
         self.has_access_log = has_access_log
         self.tally = tally
         self._counts_ours = tally is None or not tally.replaces_ours
-        self._job_runs, self._line = (_job_runs, _line) if tally is None else (_old_job_runs, _old_line)
+        self._lines = _our_runs if tally is None else _old_runs
         # An old server's metrics have lines of their own, which are dearer the fewer are written at once.
         self._lot = LOT if tally is None else 1 << 30
         # What has gathered
@@ -119,7 +122,7 @@ class Collector:
         self, client: object, method: str, target: str, status: int, seconds: float, error: ServeError | None = None
     ) -> None:
         """See ``Observer``. ``error`` is what the request was refused for, where it was."""
-        self._answered.append(_Answered(client, method, target, status, seconds, error))
+        self._answered.append(_Answered(client, method, target, status, seconds, error, monotonic()))
 
     # The timer
 
@@ -171,24 +174,22 @@ class Collector:
         del self._answered[:SLICE]
         reports = self._reports[:SLICE]
         del self._reports[:SLICE]
-        if jobs:
-            self._take(jobs)
+        if jobs or answered:
+            self._take(jobs, answered)
         if self._counts_ours:
             self._count(answered, reports)
         if self.tally is not None:
             self._tell_workers(self.tally)
             if jobs or answered or reports:
                 self.tally.take(jobs, answered, reports)
-        if answered and self.has_access_log:
-            self._runs.append(("", [self._line(one) for one in answered]))
         return bool(self._jobs or self._answered or self._reports)
 
-    def _take(self, jobs: list[Job]) -> None:
-        """Count jobs, and keep their access lines."""
-        if self._counts_ours:
+    def _take(self, jobs: list[Job], answered: Sequence[_Answered] = ()) -> None:
+        """Count jobs, and keep their access lines and those of other requests."""
+        if self._counts_ours and jobs:
             self._count_jobs(jobs)
         if self.has_access_log:
-            self._runs += self._job_runs(jobs)
+            self._runs += self._lines(jobs, answered)
 
     def _count(self, answered: Iterable[_Answered], reports: Iterable[tuple[str, str, bytes]]) -> None:
         for one in answered:
@@ -298,10 +299,22 @@ def _line(one: _Answered) -> str:
     return f'{_host(one.client)} "{asked}" {one.status} {one.seconds * 1000.0:.1f}'
 
 
-def _old_job_runs(jobs: Sequence[Job]) -> list[logs.Run]:
-    """Return the lines of jobs; one without a method is a part of another request, which has its own line."""
-    lines = [_old_job_line(job) for job in jobs if job.method]
-    return [("", lines)] if lines else []
+def _our_runs(jobs: Sequence[Job], answered: Sequence[_Answered]) -> list[logs.Run]:
+    """Return the lines of jobs, and behind them those of other requests."""
+    runs = _job_runs(jobs) if jobs else []
+    return [*runs, ("", [_line(one) for one in answered])] if answered else runs
+
+
+def _old_runs(jobs: Sequence[Job], answered: Sequence[_Answered]) -> list[logs.Run]:
+    """Return the lines in the order of the answers.
+
+    A job without a method is a part of another request, which has its own line.
+    """
+    ended = [(job.done, _old_job_line(job)) for job in jobs if job.method]
+    if answered:
+        ended += [(one.done, _old_line(one)) for one in answered]
+        ended.sort(key=itemgetter(0))
+    return [("", [line for _, line in ended])] if ended else []
 
 
 def _old_job_line(job: Job) -> str:
