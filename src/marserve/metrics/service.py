@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 
 from marserve.metrics.catalog import ANY, COUNTER, GAUGE, HISTOGRAM
 from marserve.metrics.histogram import Histogram
+from marserve.service.metrics import UNNAMED
 
 log = logging.getLogger("marserve.metrics")
 
@@ -95,6 +96,7 @@ class ServiceMetrics:
             unit = str(report["unit"])
         except (ValueError, KeyError, TypeError):
             return "the report cannot be read."
+        kind = GAUGE if kind == UNNAMED else kind
         if kind not in (COUNTER, GAUGE, HISTOGRAM):
             return f"{name} is a {kind}; it must be a {COUNTER}, a {GAUGE} or a {HISTOGRAM}."
         exposed = exposed_name(name, kind)

@@ -14,6 +14,10 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 log = logging.getLogger(__name__)
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+#: Kind of a report that names none and might be one's or the other's of the old servers: a counter in TorchServe.
+UNNAMED = "unnamed"
+#: Most metrics that ``get_metric`` finds because they were reported; names have no end.
+MOST_KNOWN = 1000
 
 #: Full names of units; what is not here is a unit of the author's own.
 UNITS: Dict[Optional[str], str] = {
@@ -236,13 +240,14 @@ class MetricsStore:
         """Report a value of any unit, or declare a metric.
 
         Multi Model Server reports ``(name, value, idx, unit, dimensions)``, a gauge; TorchServe reports
-        ``(name, value, unit, idx, dimensions, metric_type)``, a counter when it names no kind. A text in the place
-        of the value declares: ``(name, unit, dimension_names, metric_type)``.
+        ``(name, value, unit, idx, dimensions, metric_type)``, a counter when it names no kind. Where both could be
+        meant the server's dialect decides. A text in the place of the value declares: ``(name, unit,
+        dimension_names, metric_type)``.
         """
         if isinstance(value, str):
             names = idx if isinstance(idx, (list, tuple)) else ()
             return self.add_metric_to_cache(name, value, names, metric_type or unit or COUNTER)
-        kind = GAUGE
+        kind = UNNAMED
         if isinstance(idx, str):
             kind = COUNTER
             idx, unit = (unit, idx) if not isinstance(unit, str) else (idx, unit)
@@ -277,10 +282,10 @@ class MetricsStore:
         return metric
 
     def get_metric(self, metric_name: str, metric_type: object = COUNTER) -> Metric:
-        """Return a declared metric.
+        """Return a metric that was declared, or has been reported.
 
         Raises:
-            MetricsCacheKeyError: it was not declared.
+            MetricsCacheKeyError: it was neither.
         """
         key = (_kind(metric_type), metric_name)
         if key not in self.cache:
@@ -338,7 +343,12 @@ class MetricsStore:
         named = {str(getattr(each, "name", each)): str(getattr(each, "value", "")) for each in dimensions or ()}
         for dimension, told in own.items():  # behind the author's, as lines of the log have them
             named.setdefault(dimension, told)
-        self.store.append(Record(name, float(value), UNITS.get(unit, unit), _kind(kind), request, named))
+        record = Record(name, float(value), UNITS.get(unit, unit), _kind(kind), request, named)
+        self.store.append(record)
+        # TorchServe's services ask for it by ``get_metric`` from now on.
+        known = COUNTER if record.kind == UNNAMED else record.kind
+        if (known, name) not in self.cache and len(self.cache) < MOST_KNOWN:
+            self.cache[known, name] = Metric(name, unit or "unit", list(named), known, self)
 
 
 def _check_unit(unit: str, units: Sequence[str], what: str) -> None:

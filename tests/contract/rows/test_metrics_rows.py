@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Custom:
         metrics.add_counter("PostprocessCallCount", 1, None, [Dimension("Color", "red")])
         handler_time = metrics.get_metric("HandlerTime", MetricTypes.GAUGE)
         handler_time.add_or_update(12.5, [context.model_name, "Model"], "mine")
+        metrics.add_metric("Kindless", value=3, unit="count")
+        metrics.get_metric("Kindless", MetricTypes.COUNTER).add_or_update(1, [context.model_name, "Model"])
         metrics.add_time("Waited", 2.5, unit="s")
         metrics.add_percent("Filled", 50)
         metrics.add_error("Faults", 1)
@@ -92,6 +95,7 @@ EXPOSED = {
     ),
     "RequestBatchSize": ("gauge", "Count", MODEL),
     "SizeOfImage": ("gauge", "Kilobytes", MODEL),
+    "Kindless": ("counter", "Count", MODEL),
     "Waited": ("gauge", "Seconds", MODEL),
     "Filled": ("gauge", "Percent", MODEL),
     "Faults": ("counter", "unit", r'\{Level="Error",Hostname="[^"]+",\}'),
@@ -104,6 +108,7 @@ VALUES = {
     "PostprocessCallCount": 1.0,
     "RequestBatchSize": 1.0,
     "SizeOfImage": 4.0,
+    "Kindless": 4.0,
     "Waited": 2.5,
     "Filled": 50.0,
     "Faults": 1.0,
@@ -227,6 +232,9 @@ def test_each_line_of_a_handlers_metrics_names_the_requests_that_it_is_of(loggin
     sizes = found.pop("SizeOfImage")
     assert [each[:2] for each in sizes] == [("Kilobytes:4.0", model)] * 2
     assert {requests for _, _, requests in sizes} == set(ids)
+    kindless = found.pop("Kindless")
+    assert [each[:2] for each in kindless] == [("Count:3.0", model), ("Count:1.0", model)]
+    assert (kindless[0][2] in both, kindless[1][2]) == (True, "null")
     for name, value in (("RequestBatchSize", "Count:2.0"), ("Waited", "Seconds:2.5"), ("Filled", "Percent:50.0")):
         ((told, dimensions, requests),) = found.pop(name)
         assert (told, dimensions, requests in both) == (value, model, True)
@@ -325,6 +333,39 @@ def test_the_five_files_lie_where_the_environment_says(house: House) -> None:
     ):
         path = house.folder / place / name
         until(f"{name} has its line", lambda path=path, line=line: re.search(f"^{line}$", path.read_text(), re.M))
+
+
+CHOOSES = """
+def handle(data, context):
+    if not data or "body" not in data[0]:
+        return ["described"]
+    context.set_response_status(404, "Not here", 0)
+    return ["none"]
+"""
+
+
+@pytest.mark.row("L3", "L8")
+def test_a_status_of_the_handlers_choice_and_a_description_are_each_one_request(house: House) -> None:
+    house.archive("chooses", CHOOSES)
+    server = house.start("chooses.mar")
+    assert server.manage("GET", "/models/chooses?customized=true").status == 200
+    assert server.ask("/predictions/chooses", "x").status == 404
+    with socket.create_connection(("127.0.0.1", server.doors["inference"])) as client:
+        client.sendall(b"NO HTTP\r\n\r\n")
+        client.settimeout(10)
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+    access, metrics = (server.house.folder / "logs" / name for name in ("access_log.log", "ts_metrics.log"))
+    until("all are logged", lambda: "/bad-request" in access.read_text())
+    told = [re.sub(r"^\S+ - /127\.0\.0\.1:\d+ | \d+$", "", line) for line in access.read_text().splitlines()]
+    assert told == [
+        '"GET /models/chooses?customized=true HTTP/1.1" 200',
+        '"POST /predictions/chooses HTTP/1.1" 404',
+        '"GET /bad-request HTTP/1.1" 400',
+    ]
+    names = re.findall(r" - (\w+)\.", metrics.read_text())
+    assert names.count("Requests4XX") == 2
+    assert names.count("ts_inference_latency_microseconds") == names.count("QueueTime") == 1
 
 
 @pytest.mark.row("L6")
