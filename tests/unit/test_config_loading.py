@@ -459,12 +459,6 @@ def test_the_folders_of_the_old_servers_logs_come_from_their_variables() -> None
     assert load_settings("", {}, "torchserve", {}).settings.metrics_location == Path("logs")
 
 
-def test_a_lifetime_of_keys_that_is_no_number_is_told_and_the_default_counts() -> None:
-    loaded = load_settings("token_expiration_min=an hour", {}, "torchserve", {})
-    assert loaded.settings.token_expiration_min == 3600.0
-    assert "token_expiration_min=an hour is no number of min; 60 counts." in loaded.warnings[0]
-
-
 @pytest.mark.parametrize("key", ["service_envelope", "keystore_type"])
 def test_an_empty_word_is_none_in_the_old_formats(key: str) -> None:
     default = getattr(load_settings(dialect="torchserve").settings, key)
