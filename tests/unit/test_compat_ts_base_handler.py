@@ -103,6 +103,15 @@ def test_a_model_file_without_weights_is_a_model_too(folder):
     assert handler.handle([[3.0]], context) == [[3.0]]
 
 
+def test_a_model_whose_train_returns_nothing_is_served(folder):
+    write_state(folder, MODEL + "\n        def train(self, mode=True):\n            super().train(mode)\n")
+
+    handler, context = loaded(folder, modelFile="model.py")
+
+    assert handler.handle([[3.0]], context) == [[6.0]]
+    assert not handler.model.training
+
+
 def test_weights_of_no_known_form_are_refused(folder):
     with pytest.raises(RuntimeError, match="No model weights could be loaded"):
         loaded(folder, "model.bin")
@@ -158,7 +167,8 @@ def test_an_explanation_gets_the_target_of_the_first_request(folder):
     handler, context = loaded(folder, cls=Explaining)
     asked(context, b"explain", b"True")
 
-    assert handler.handle([{"body": "text", "target": 3}], context) == [["text", 3]]
+    for target in (3, "cat", [1, 2], b"3"):  # what it means is the author's affair
+        assert handler.handle([{"body": "text", "target": target}], context) == [["text", target]]
     assert handler.handle([{"data": "text"}], context) == [["text", 0]]
     assert handler.explain is True
 

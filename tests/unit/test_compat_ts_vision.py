@@ -136,10 +136,11 @@ def test_fewer_classes_than_are_asked_for_and_no_labels(tmp_path, monkeypatch):
     assert sum(answer.values()) == pytest.approx(1)
 
 
-def test_an_explanation_has_the_inputs_shape_and_sums_to_the_difference(tmp_path, monkeypatch):
+@pytest.mark.parametrize("target", [1, "1", bytearray(b"1")], ids=["JSON", "text", "a form's field"])
+def test_an_explanation_has_the_inputs_shape_and_sums_to_the_difference(target, tmp_path, monkeypatch):
     handler, context = handler_of(ImageClassifier, Scores(), tmp_path, monkeypatch)
     asked(context, b"explain", b"True")
-    data = {"body": encoded(noise()), "target": 1}
+    data = {"body": encoded(noise()), "target": target}
 
     found = torch.tensor(handler.handle([data], context))
 

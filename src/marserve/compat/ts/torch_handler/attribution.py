@@ -120,9 +120,11 @@ def _points(count: int) -> Iterator[Tuple[float, float]]:
 
 
 def _chosen(output: torch.Tensor, target: Any) -> torch.Tensor:
-    """Return the values of the class to explain, one a request."""
+    """Return the values of the class to explain, one a request; a form's field gives its number as text."""
     if target is None or output.dim() < 2:
         return output
+    if isinstance(target, (str, bytes, bytearray)):
+        target = int(target)
     classes = torch.as_tensor(target, device=output.device).expand(len(output))
     return output.gather(1, classes[:, None])
 

@@ -79,8 +79,10 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
         weights = section.get("serializedFile")
         self.model_pt_path = os.path.join(folder, weights) if weights else None
         if section.get("modelFile"):
-            model = self._load_pickled_model(folder, section["modelFile"], self.model_pt_path)
-            self.model = model.to(self.device).eval()
+            self.model = self._load_pickled_model(folder, section["modelFile"], self.model_pt_path)
+            # What these two return is not used: models in the wild override train, which eval calls, and return nothing.
+            self.model.to(self.device)
+            self.model.eval()
         else:
             self.model = self._load_weights(self.model_pt_path or "")
         self.model = optimised(self.model, self.device, self.model_yaml_config)
@@ -90,7 +92,9 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
     def _load_weights(self, path: str) -> Any:
         """Return the model of a file that needs no class beside it."""
         if path.endswith((".pt", ".pth")):
-            return self._load_torchscript_model(path).eval()
+            model = self._load_torchscript_model(path)
+            model.eval()
+            return model
         if path.endswith(".onnx"):
             return setup_ort_session(path, str(self.map_location))
         if path.endswith(".pt2"):
@@ -197,12 +201,13 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
         return arguments
 
     def explain_handle(self, data_preprocess: Any, raw_data: List[Any]) -> Any:
-        """Return ``get_insights`` of the preprocessed batch, for the class ``target`` of its first request."""
+        """Return ``get_insights`` of the preprocessed batch, for the ``target`` of its first request as it was sent."""
         row = raw_data[0]
-        inputs, target = None, 0
+        inputs: Any = None
+        target: Any = 0
         if isinstance(row, dict):
             inputs = row.get("data") or row.get("body")
-            target = int(row.get("target") or 0)
+            target = row.get("target") or 0
         return self.get_insights(data_preprocess, inputs, target)
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: int = 0) -> Any:
