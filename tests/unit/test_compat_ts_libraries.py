@@ -194,7 +194,7 @@ def test_the_endpoints_of_vllm(vllm, path, body, answer):
 def test_an_answer_of_vllm_is_streamed(vllm):
     answer, sent = handle(*vllm, "v1/completions", {"prompt": "x", "stream": True})
     assert answer == ["data: [DONE]\n\n"]
-    assert sent == [(["data: a\n\n"], 200), (["data: b\n\n"], 200)]
+    assert sent == [({0: "data: a\n\n"}, 200), ({0: "data: b\n\n"}, 200)]
 
 
 def test_vllm_refuses_other_endpoints_and_batches(vllm):
@@ -245,7 +245,7 @@ def test_tensorrt_llm(install, tmp_path):
     assert handler.trt_llm_engine.sampling == {"end_id": 2, "pad_id": 2, "top_k": 3}
     answer, sent = handle(handler, context, "", {"prompt": "x", "streaming": True})
     assert answer == [""]
-    assert sent == [(['{"text": "<0>"}'], 200), (['{"text": "<1>"}'], 200)]
+    assert sent == [({0: '{"text": "<0>"}'}, 200), ({0: '{"text": "<1>"}'}, 200)]
     for wrong in ([{"body": b"[1]"}], [{}, {}]):
         with pytest.raises(ValueError, match="Expect"):
             asyncio.run(handler.handle(wrong, context))

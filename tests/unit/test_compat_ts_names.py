@@ -23,14 +23,29 @@ def test_the_release_whose_names_these_are():
 @pytest.mark.parametrize("name", ["protocol.otf_message_handler", "handler_utils.utils"])
 def test_a_piece_of_each_answer_is_sent_through_the_context(name, monkeypatch):
     sent = []
-    context = SimpleNamespace(send_intermediate=lambda values, status: sent.append((values, status)))
+    context = SimpleNamespace(
+        send_intermediate=lambda values, status: sent.append((values, status)), request_ids={0: "a", 1: "b"}
+    )
     send = module(name).send_intermediate_predict_response
 
     send(["x", "y"], {0: "a", 1: "b"}, "Intermediate Prediction success", 200, context)
     monkeypatch.setenv("LOCAL_RANK", "1")
     send(["z"], {0: "a"}, "Intermediate Prediction success", 200, context)
 
-    assert sent == [(["x", "y"], 200)]
+    assert sent == [({0: "x", 1: "y"}, 200)]
+
+
+def test_a_piece_goes_to_the_request_of_its_id_alone():
+    sent = []
+    context = SimpleNamespace(send_intermediate=lambda values, status: sent.append(values), request_ids={0: "a", 1: "b"})
+    send = module("handler_utils.utils").send_intermediate_predict_response
+
+    send(["x", "y"], {1: "b"}, "", 200, context)
+    send(["z"], {0: "b"}, "", 200, context)  # engines that run each request by itself name it so
+
+    assert sent == [{1: "y"}, {1: "z"}]
+    with pytest.raises(ValueError, match="No request of the batch has the id 'c'"):
+        send(["x"], {0: "c"}, "", 200, context)
 
 
 def test_import_class():

@@ -148,6 +148,19 @@ def test_nothing_of_a_batch_is_left_in_the_next(context):
     assert context.get_response_status(0) == (200, None)
 
 
+def test_pieces_go_to_all_requests_or_to_those_that_are_named(context):
+    sent = []
+    context._send = lambda values, status, phrase: sent.append((values, status, phrase))
+    context.begin([request("a"), request("b")])
+    context.send_intermediate(["x", "y"])
+    context.send_intermediate({1: "z"}, 206, "Part")
+    assert sent == [({0: "x", 1: "y"}, 200, ""), ({1: "z"}, 206, "Part")]
+    with pytest.raises(ValueError, match="1 pieces were given for 2 requests"):
+        context.send_intermediate(["x"])
+    with pytest.raises(ValueError, match="given for request 2, and the batch has 2 requests"):
+        context.send_intermediate({2: "x"})
+
+
 def test_sequence_id_and_deadline(context):
     headers = [b"ts_request_sequence_id", b"s1"]
     context.begin([request(headers=headers, deadline=time.monotonic() + 1000), request()])

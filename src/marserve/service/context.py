@@ -229,7 +229,7 @@ class Context:
         self.metrics = metrics
         self.stopping_criteria: Optional[Sequence[Callable[..., Any]]] = None
         self.cl_socket: Any = None
-        self._send: Optional[Callable[[Sequence[Any], int, str], None]] = None
+        self._send: Optional[Callable[[Mapping[int, Any], int, str], None]] = None
         self.header_key_sequence_id = "ts_request_sequence_id"
         self.header_key_sequence_start = "ts_request_sequence_start"
         self.header_key_sequence_end = "ts_request_sequence_end"
@@ -239,25 +239,38 @@ class Context:
         self._processors: Optional[RequestProcessors] = None
         self._ids: Optional[Dict[int, str]] = None
 
-    def send_intermediate(self, values: Sequence[Any], status: int = 200, phrase: str = "") -> None:
+    def send_intermediate(
+        self, values: Union[Sequence[Any], Mapping[int, Any]], status: int = 200, phrase: str = ""
+    ) -> None:
         """Send a piece of its answer to each request of the batch, now; what ``handle`` returns is the last piece.
 
-        Each piece reaches the client as one HTTP chunk. Status, phrase and headers go with the first; headers that
-        the service has set on the context by then go too.
+        Each piece reaches the client as one HTTP chunk. Status, phrase and headers go with the first; what the
+        service has set on the context by then goes too.
 
         Args:
-            values: one a request, in their order; encoded like a result of ``handle``.
+            values: one a request, in their order, or by position those of some requests alone; encoded like a result
+                of ``handle``.
+            status: 200 for the one that is set on the context.
+            phrase: empty for the one that is set on the context.
 
         Raises:
-            ValueError: not one value a request.
+            ValueError: not one value a request, or a position beyond the batch.
             RuntimeError: nobody receives pieces, as in a call without a server.
         """
         if self._send is None:
             raise RuntimeError("There is no server that could pass on pieces of an answer.")
-        if len(values) != len(self.requests):
-            raise ValueError(f"{len(values)} pieces were given for {len(self.requests)} requests.")
+        count = len(self.requests)
+        if isinstance(values, Mapping):
+            pieces = dict(values)
+            beyond = [index for index in pieces if index not in range(count)]
+            if beyond:
+                raise ValueError(f"A piece was given for request {beyond[0]!r}, and the batch has {count} requests.")
+        else:
+            pieces = dict(enumerate(values))
+            if len(pieces) != count:
+                raise ValueError(f"{len(pieces)} pieces were given for {count} requests.")
         self.has_sent = True
-        self._send(values, status, phrase)
+        self._send(pieces, status, phrase)
 
     def for_batch(self) -> Context:
         """Return a context for one of several batches that run beside each other.

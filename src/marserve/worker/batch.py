@@ -5,7 +5,7 @@ What fails for one request costs that request alone: it is answered, the others 
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from marserve.errors import HandlerFault, InvalidData
 from marserve.service.codec import NATIVE, decode, encode
@@ -167,8 +167,14 @@ def outcomes_of(result: object, context: Context, style: str, steps: Steps) -> L
     return outcomes
 
 
-def encode_results(values: Sequence[object], context: Context, style: str) -> List[Outcome]:
-    """Return the outcomes of what a service made, with the status and headers that it has set on the context."""
+def encode_results(
+    values: Iterable[object], context: Context, style: str, positions: Optional[Sequence[int]] = None
+) -> List[Outcome]:
+    """Return the outcomes of what a service made, with the status and headers that it has set on the context.
+
+    Args:
+        positions: the requests that the values are for; None for all of them in their order.
+    """
     outcomes = []
     for value in values:
         try:
@@ -178,7 +184,8 @@ def encode_results(values: Sequence[object], context: Context, style: str) -> Li
             outcomes.append(Outcome(b"", b"", _element_failure(value, error, style)))
     processors = context.touched()
     if processors is not None:
-        for processor, outcome in zip(processors, outcomes):
+        chosen = processors if positions is None else [processors[index] for index in positions]
+        for processor, outcome in zip(chosen, outcomes):
             if outcome.error is None and not processor.is_untouched:
                 _apply(processor, outcome, _OF_THE_DOOR if style == NATIVE else _OF_THE_OLD_DOORS)
     return outcomes

@@ -341,23 +341,26 @@ class Loop:
     def _view(self, body: Union[bytes, frames.Placed]) -> Union[bytes, memoryview]:
         return self._requests.view(*body) if isinstance(body, frames.Placed) else body
 
-    def _send_pieces(self, values: Sequence[object], status: int, phrase: str) -> None:
-        """Send a piece of its answer to each request of the running batch; see ``Context.send_intermediate``."""
+    def _send_pieces(self, values: Mapping[int, object], status: int, phrase: str) -> None:
+        """Send pieces of answers of the running batch, by position; see ``Context.send_intermediate``."""
         self._send_pieces_of(self._runner.context, self._last, values, status, phrase)
 
     def _send_pieces_of(
-        self, context: Context, number: int, values: Sequence[object], status: int, phrase: str
+        self, context: Context, number: int, values: Mapping[int, object], status: int, phrase: str
     ) -> None:
         runner = self._runner
         self._words[page.SINCE] = time.monotonic_ns()  # the service is not silent
-        outcomes = encode_results(values, context, runner.style)
+        outcomes = encode_results(values.values(), context, runner.style, list(values))
         pieces: List[frames.Bytes] = []
         size = 0
-        for request, outcome in zip(context.requests, outcomes):
+        for index, outcome in zip(values, outcomes):
+            request = context.requests[index]
             if outcome.error is not None:
                 raise HandlerFault(outcome.error.message, outcome.error.hint)
-            outcome.status = status
-            outcome.phrase = phrase.encode("latin-1", "replace")
+            if status != 200:
+                outcome.status = status
+            if phrase:
+                outcome.phrase = phrase.encode("latin-1", "replace")
             if runner.style == "torchserve":  # its clients see what its workers told its front end
                 outcome.headers = [*outcome.headers, b"ts_stream_next", b"true"]
             assert isinstance(request, Request)

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def handle(data, context):
     for number in range(3):
         send_intermediate_predict_response(["piece %d," % number], context.request_ids, "More", 200, context)
     return ["the end"]
+"""
+#: Of a batch of two, one request alone is answered in pieces.
+UNEVEN = """
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+def handle(data, context):
+    if data is None:
+        return None
+    words = [bytes(row["body"]).decode() for row in data]
+    for index, word in enumerate(words):
+        context.set_response_status(206, word, index)
+    loud = {index: id for index, id in context.request_ids.items() if words[index] == "loud"}
+    for number in range(2):
+        send_intermediate_predict_response(["piece %d," % number] * len(data), loud, "More", 200, context)
+    return ["the end"] * len(data)
 """
 TOLD = """
 import json
@@ -76,10 +92,12 @@ def server(shared_house: House) -> Running:
     shared_house.archive("echo", ECHO)
     shared_house.archive("seen", SEEN)
     shared_house.archive("stream", STREAM)
+    both = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 2\nmaxBatchDelay: 60000\n"
+    shared_house.archive("uneven", UNEVEN, config=both)
     shared_house.archive("told", TOLD)
     shared_house.archive("says", SAYS)
     environment = {"MY_SECRET_KEY": "1", "HIDDEN": "2", "HIDDEN_NOT": "3", "SEEN": "4"}
-    models = ("echo.mar", "seen.mar", "stream.mar", "told.mar", "says.mar")
+    models = ("echo.mar", "seen.mar", "stream.mar", "uneven.mar", "told.mar", "says.mar")
     return shared_house.start(*models, settings=SETTINGS, environment=environment)
 
 
@@ -204,6 +222,19 @@ def test_every_send_is_one_chunk(server: Running) -> None:
     assert "transfer-encoding: chunked" in lines
     assert "ts_stream_next: true" in lines
     assert not [line for line in lines if line.startswith("content-length")]
+
+
+@pytest.mark.row("E27")
+def test_a_piece_goes_to_the_request_that_it_names_with_the_status_of_its_own(server: Running) -> None:
+    server.wait_for_workers("uneven", 1)
+
+    with ThreadPoolExecutor(2) as threads:
+        loud, quiet = threads.map(lambda word: server.ask("/predictions/uneven", word), ("loud", "quiet"))
+
+    assert (loud.status, loud.phrase, loud.text) == (206, "loud", "piece 0,piece 1,the end")
+    assert loud.headers["transfer-encoding"] == "chunked"
+    assert (quiet.status, quiet.phrase, quiet.text) == (206, "quiet", "the end")
+    assert "transfer-encoding" not in quiet.headers
 
 
 # ---- CORS

@@ -90,16 +90,24 @@ def encode_response_headers(resp_hdr_map: Mapping[str, str]) -> bytes:
 def send_intermediate_predict_response(
     ret: Any, req_id_map: Mapping[int, str], message: str, code: int, context: Any = None
 ) -> None:
-    """Send a piece of its answer to each request of the batch; only the first process of a group does.
+    """Send pieces of their answers to the requests that ``req_id_map`` names; only the first process of a group does.
 
     Args:
-        ret: one piece a request, by position.
-        req_id_map: the requests' ids by position.
+        ret: the pieces, by the keys of ``req_id_map``.
+        req_id_map: ids of requests of the batch, all or some.
         message: kept for its callers; nobody sees it.
-        code: status of the answers.
+        code: status of the answers; 200 for the one that is set on the context.
+
+    Raises:
+        ValueError: an id of no request of the batch.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        context.send_intermediate([ret[index] for index in req_id_map], code)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    positions = {id: index for index, id in context.request_ids.items()}
+    unknown = [id for id in req_id_map.values() if id not in positions]
+    if unknown:
+        raise ValueError(f"No request of the batch has the id {unknown[0]!r}.")
+    context.send_intermediate({positions[id]: ret[index] for index, id in req_id_map.items()}, code)
 
 
 def retrieve_msg(conn: Any) -> Tuple[bytes, Any]:
