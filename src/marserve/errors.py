@@ -321,6 +321,10 @@ class PredictionException(ServeError):
         super().__init__(message, "")
         self.error_code = error_code
 
+    def __str__(self) -> str:
+        # As in both old servers: handlers in the wild catch it, and answer or log this text.
+        return f"{self.message} : {self.error_code}"
+
 
 AnyError = TypeVar("AnyError", bound=ServeError)
 

@@ -70,6 +70,8 @@ def test_an_error_can_be_about_a_model():
 def test_a_service_chooses_its_status():
     assert errors.PredictionException("x").error_code == 500
     assert errors.PredictionException("x", 418).error_code == 418
+    assert str(errors.PredictionException("x", 418)) == "x : 418"
+    assert str(errors.PredictionException({"a": 1})) == "{'a': 1} : 500"
 
 
 @pytest.mark.parametrize(

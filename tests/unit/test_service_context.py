@@ -121,6 +121,7 @@ def test_both_shapes_of_the_request_processor_work(context):
     assert context.request_processor.get_request_property("X-A") == "1"
     assert context.request_processor.get_request_properties() == {"X-A": "1"}
     assert context.request_processor._request_header == {"X-A": "1"}
+    assert context._request_processor[0]._request_header == {"X-A": "1"}
     context.request_processor.add_response_property("X-B", "2")
     assert context.request_processor.get_response_headers() == {"X-B": "2"}
     assert context.request_processor.get_response_header("X-B") == "2"
@@ -135,6 +136,15 @@ def test_tests_of_handlers_may_set_what_the_server_would(context):
     assert context.get_request_id() == "set"
     assert context.get_request_header(0, "X") == "1"
     assert RequestProcessor().get_request_properties() == {}
+    assert RequestProcessor({"X": "1"}).get_request_property(None) is None
+
+
+def test_a_status_that_is_set_while_the_service_is_loaded_is_nobodys(context):
+    context.set_response_status(500, "broken")
+    context.begin([request("a")])
+    assert context.get_response_status(0) == (200, None)
+    with pytest.raises(IndexError):
+        context.set_response_status(500, "beyond the batch", 1)
 
 
 def test_nothing_of_a_batch_is_left_in_the_next(context):

@@ -107,7 +107,7 @@ class RequestProcessor:
         """Return a request header, or None; a miss in this letter case is looked up in any."""
         headers = self._request_header
         value = headers.get(key)
-        if value is None and key not in headers:
+        if value is None and key not in headers and isinstance(key, str):
             if self._lower is None:
                 self._lower = {name.lower(): value for name, value in headers.items()}
             value = self._lower.get(key.lower())
@@ -320,6 +320,11 @@ class Context:
     def request_processor(self, processors: Sequence[RequestProcessor]) -> None:
         self._processors = RequestProcessors(processors)
 
+    @property
+    def _request_processor(self) -> RequestProcessors:
+        # Handlers in the wild read this attribute too, from when there was no other way to a header.
+        return self.request_processor
+
     def _processor(self, idx: Union[int, str]) -> RequestProcessor:
         """Return a request's processor; MMS up to 1.0.4 addressed requests by id, so an id will do."""
         if isinstance(idx, str):
@@ -352,8 +357,9 @@ class Context:
         return self._processor(idx).get_response_header("content-type")
 
     def set_response_status(self, code: int = 200, phrase: Optional[str] = "", idx: int = 0) -> None:
-        """Set status and reason phrase of one answer."""
-        self._processor(idx).report_status(code, phrase)
+        """Set status and reason phrase of one answer; nothing while the service is loaded, where there is none."""
+        if self.request_processor:
+            self._processor(idx).report_status(code, phrase)
 
     def set_all_response_status(self, code: int = 200, phrase: Optional[str] = "") -> None:
         """Set status and reason phrase of every answer of the batch."""
