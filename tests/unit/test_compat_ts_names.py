@@ -37,7 +37,7 @@ def test_a_piece_of_each_answer_is_sent_through_the_context(name, monkeypatch):
 
 def test_a_piece_goes_to_the_request_of_its_id_alone():
     sent = []
-    context = SimpleNamespace(send_intermediate=lambda values, status: sent.append(values), request_ids={0: "a", 1: "b"})
+    context = SimpleNamespace(send_intermediate=lambda values, _: sent.append(values), request_ids={0: "a", 1: "b"})
     send = module("handler_utils.utils").send_intermediate_predict_response
 
     send(["x", "y"], {1: "b"}, "", 200, context)

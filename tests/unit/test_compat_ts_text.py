@@ -118,3 +118,4 @@ def test_tokens_of_basic_english():
 
 def test_ngrams():
     assert list(text_utils.ngrams_iterator(["a", "b", "c"], 3)) == ["a", "b", "c", "a b", "b c", "a b c"]
+    assert list(text_utils.ngrams_iterator([1, 2], 1)) == list(text_utils.ngrams_iterator([1, 2], 0)) == [1, 2]

@@ -413,6 +413,13 @@ def test_a_built_in_service_needs_no_file(folder, steps, handler):
         load(folder, steps, handler)
 
 
+def test_modules_beside_the_built_in_handlers_of_torchserve_serve_too(folder, steps):
+    with pytest.raises(LoadError, match="vision_handler cannot be loaded: KeyError: 'model'"):
+        load(folder, steps, "vision_handler")
+    with pytest.raises(LoadError, match="no Python file of the archive"):
+        load(folder, steps, "vision_handler", style="mms")
+
+
 def test_an_envelope_is_put_around_the_service(folder, steps):
     write(folder, svc="def handle(data, context):\n    return data and [value * 2 for value in data]")
     entry, context = load(folder, steps, envelope="json")

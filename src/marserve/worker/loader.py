@@ -176,11 +176,9 @@ def _find_module(folder: Path, handler: str, takes_outside: bool) -> Tuple[Modul
     if takes_outside and os.path.isabs(name):
         _append_path(os.path.dirname(name))
     name = name.rsplit("/", 1)[-1]
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
+    if not _is_there(name) and not takes_outside and _is_there(f"ts.torch_handler.{module_part}"):
+        name = f"ts.torch_handler.{module_part}"  # TorchServe serves every module beside its built-in handlers
+    if not _is_there(name):
         here = ", ".join(sorted(path.name for path in folder.glob("*.py"))) or "none"
         raise LoadError(
             f"The handler {handler!r} is no Python file of the archive (these are: {here}), no installed module "
@@ -188,6 +186,13 @@ def _find_module(folder: Path, handler: str, takes_outside: bool) -> Tuple[Modul
             "Pack the archive again with the handler's file, or name another handler.",
         )
     return _guarded(handler, partial(importlib.import_module, name)), wanted
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _append_path(folder: str) -> None:

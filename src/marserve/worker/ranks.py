@@ -196,7 +196,7 @@ class FollowingLoop(Loop):
         self._runner.context.metrics.drain()  # those of the first rank count
         self._stream.send([frames.HEAD.pack(0, frames.ANSWER, 0, 0, number)])
 
-    def _send_pieces(self, values: Sequence[object], status: int, phrase: str) -> None:
+    def _send_pieces(self, values: Mapping[int, object], status: int, phrase: str) -> None:
         """Only the first rank answers."""
 
 

@@ -38,6 +38,7 @@ SURFACE = {
     "context": "Context RequestProcessor",
     "service": "Service PredictionException PREDICTION_METRIC emit_metrics",
     "model_loader": "ModelLoader ModelLoaderFactory TsModelLoader",
+    "model_service": "model_service",
     "model_service.model_service": "ModelService SingleNodeService",
     "model_service_worker": "TorchModelServiceWorker",
     "arg_parser": "ArgParser",
@@ -75,6 +76,7 @@ SURFACE = {
     "torch_handler.request_envelope.kservev2": "KServev2Envelope",
     "torch_handler.unit_tests.test_utils.mock_context": "MockContext",
     "torch_handler.unit_tests.test_utils.model_dir": "copy_files download_model",
+    "metrics": "dimension metric metric_encoder metrics_store system_metrics unit",
     "metrics.dimension": "Dimension",
     "metrics.metric": "Metric MetricUnit",
     "metrics.caching_metric": "CachingMetric",
@@ -93,6 +95,7 @@ SURFACE = {
     "utils.util": "PredictionException list_classes_from_module load_label_mapping map_class_to_label "
     "get_yaml_config check_valid_pt2_backend CLEANUP_REGEX deprecated PT2Backend",
     "utils.hf_utils": "download_model",
+    "utils.timeit_decorator": "timeit",
 }
 #: The modules whose originals do not import without libraries that most installations lack.
 NEEDING = {

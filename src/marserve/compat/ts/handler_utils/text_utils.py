@@ -11,8 +11,9 @@ _PARTED = str.maketrans({**{mark: f" {mark} " for mark in "'.,()!?"}, '"': "", *
 
 
 def ngrams_iterator(token_list: Sequence[str], ngrams: int) -> Iterator[str]:
-    """Yield the tokens, then all runs of 2 neighbours, and so on up to ``ngrams``, joined by blanks."""
-    for length in range(1, ngrams + 1):
+    """Yield the tokens as they are, then all runs of 2 neighbours, and so on up to ``ngrams``, joined by blanks."""
+    yield from token_list
+    for length in range(2, ngrams + 1):
         for begin in range(len(token_list) - length + 1):
             yield " ".join(token_list[begin : begin + length])
 

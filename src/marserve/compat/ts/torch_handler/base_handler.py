@@ -80,7 +80,7 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
         self.model_pt_path = os.path.join(folder, weights) if weights else None
         if section.get("modelFile"):
             self.model = self._load_pickled_model(folder, section["modelFile"], self.model_pt_path)
-            # What these two return is not used: models in the wild override train, which eval calls, and return nothing.
+            # Not by what they return: models in the wild override train, which eval calls, and return nothing.
             self.model.to(self.device)
             self.model.eval()
         else:
@@ -201,7 +201,7 @@ class BaseHandler(abc.ABC):  # noqa: B024 - its originals are, and subclasses na
         return arguments
 
     def explain_handle(self, data_preprocess: Any, raw_data: List[Any]) -> Any:
-        """Return ``get_insights`` of the preprocessed batch, for the ``target`` of its first request as it was sent."""
+        """Return ``get_insights`` of the preprocessed batch, for the ``target`` of its first request."""
         row = raw_data[0]
         inputs: Any = None
         target: Any = 0
