@@ -42,6 +42,8 @@ def test_a_metric_that_a_handler_declares(tmp_path):
     declared.add_or_update(3, ["m", "big"])
 
     assert cache.get_metric("Images", MetricTypes.HISTOGRAM) is declared
+    assert cache.cache[MetricTypes.HISTOGRAM]["Images"] is declared
+    assert "histogram:Images" in cache.cache_keys()
     assert declared.metric_type is MetricTypes.HISTOGRAM
     assert reports(cache) == [("Images", 3.0, "Count", "histogram", {"Model": "m", "Size": "big"})]
     with pytest.raises(errors.MetricsCacheKeyError):

@@ -309,14 +309,6 @@ def test_with_auto_detection_everything_is_kept() -> None:
     assert samples[-1] == 'MyHist_sum{A="x",Hostname="h",} 7.0'
 
 
-def test_what_is_reported_without_a_kind_is_a_counter_as_in_torchserve() -> None:
-    collector = make(takes_all=True)
-    for _ in range(2):
-        collector.metrics_reported(VERSION, report("Own", 2.0, kind="unnamed"))
-
-    assert exposed(collector, "Own") == ['Own{Hostname="h",} 4.0']
-
-
 def test_a_report_becomes_a_line_with_its_requests_and_the_declared_unit(lines: Lines) -> None:
     collector = make(LOG)
     collector.metrics_reported(

@@ -83,8 +83,8 @@ def test_metrics_that_the_server_declares_can_be_got(store):
         (lambda s: s.add_percent("x", 1, 7), "Percent", "gauge", "a,b"),
         (lambda s: s.add_error("x", 1), "unit", "counter", ""),
         (lambda s: s.add_error("x", "no such label"), "unit", "counter", ""),
-        (lambda s: s.add_metric("x", 1, 0, "images"), "images", "unnamed", "a"),
-        (lambda s: s.add_metric("x", value=1, unit="images"), "images", "unnamed", "a,b"),
+        (lambda s: s.add_metric("x", 1, 0, "images"), "images", "gauge", "a"),
+        (lambda s: s.add_metric("x", value=1, unit="images"), "images", "gauge", "a,b"),
         (lambda s: s.add_metric("x", 1, "images"), "images", "counter", "a,b"),
         (lambda s: s.add_metric("x", 1, "images", 1), "images", "counter", "b"),
         (lambda s: s.add_metric("x", 1, unit="ms", idx=1, metric_type="gauge"), "Milliseconds", "gauge", "b"),
@@ -99,6 +99,7 @@ def test_each_report_has_its_unit_and_kind(store, call, unit, kind, requests):
 
 def test_what_has_been_reported_can_be_got(store):
     store.add_counter("Calls", 1)
+    store.unnamed_kind = "counter"
     store.add_metric("Sizes", value=2, unit="kB")
     store.get_metric("Calls").add_or_update(3, ["mine", "Model"])
     store.get_metric("Sizes", "counter").add_or_update(4, ["mine", "Model"])
@@ -110,7 +111,14 @@ def test_what_has_been_reported_can_be_got(store):
     ]
     for number in range(2 * MOST_KNOWN):
         store.add_counter(f"c{number}", 1)
-    assert len(store.cache) == MOST_KNOWN
+    assert len(store.cache["counter"]) == MOST_KNOWN
+
+
+def test_the_kind_where_none_is_named_is_that_of_the_server_it_was_written_for(store):
+    store.add_metric("x", 1, unit="images")
+    store.unnamed_kind = "counter"
+    store.add_metric(name="x", value=1, unit="images", idx=0)
+    assert [line["type"] for line in drained(store)] == ["gauge", "counter"]
 
 
 def test_a_wrong_unit_is_refused(store):

@@ -11,7 +11,6 @@ from marserve.metrics.catalog import COUNTER, GAUGE, HISTOGRAM
 from marserve.metrics.definitions import Definition
 from marserve.metrics.service import MOST_LABEL_SETS, MOST_METRICS
 from marserve.metrics.simpleclient import Family
-from marserve.service.metrics import UNNAMED
 
 log = logging.getLogger("marserve.metrics")
 
@@ -46,7 +45,6 @@ class ReportedMetrics:
         host: the name of this machine.
         is_exposed: whether values are kept for the metrics address; otherwise each becomes a line.
         number: how a line shows a number.
-        unnamed: the kind of what is reported without one.
     """
 
     def __init__(
@@ -56,13 +54,11 @@ class ReportedMetrics:
         host: str,
         is_exposed: bool,
         number: Callable[[float], str],
-        unnamed: str = COUNTER,
     ) -> None:
         self._takes_all = takes_all
         self._host = host
         self.is_exposed = is_exposed
         self._number = number
-        self._unnamed = unnamed
         self._families = {name: _family(definition) for name, definition in declared.items()}
         self._told: set[str] = set()
 
@@ -75,7 +71,6 @@ class ReportedMetrics:
             try:
                 report = json.loads(line)
                 name, value, kind = str(report["name"]), float(report["value"]), str(report["type"])
-                kind = self._unnamed if kind == UNNAMED else kind
                 dimensions = {str(key): str(label) for key, label in dict(report["dimensions"]).items()}
                 unit, requests = str(report["unit"]), str(report["requests"])
                 host = str(report.get("host") or self._host)  # what is printed names its own

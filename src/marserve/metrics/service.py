@@ -11,7 +11,6 @@ from prometheus_client.core import Metric
 
 from marserve.metrics.catalog import ANY, COUNTER, GAUGE, HISTOGRAM
 from marserve.metrics.histogram import Histogram
-from marserve.service.metrics import UNNAMED
 
 log = logging.getLogger("marserve.metrics")
 
@@ -96,7 +95,6 @@ class ServiceMetrics:
             unit = str(report["unit"])
         except (ValueError, KeyError, TypeError):
             return "the report cannot be read."
-        kind = GAUGE if kind == UNNAMED else kind
         if kind not in (COUNTER, GAUGE, HISTOGRAM):
             return f"{name} is a {kind}; it must be a {COUNTER}, a {GAUGE} or a {HISTOGRAM}."
         exposed = exposed_name(name, kind)

@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from marserve import logs
 from marserve.batching.job import Job, JobKind
 from marserve.errors import BusyError, ServeError
-from marserve.metrics.catalog import COUNTER, GAUGE
 from marserve.metrics.definitions import Definition, Definitions
 from marserve.metrics.lines import MetricLine
 from marserve.metrics.places import Asked, Place
@@ -90,9 +89,7 @@ class Tally:
         self._number = number
         exposed = {LOG: (), LEGACY: LEGACY_NAMES}.get(mode, tuple(self._definitions))
         self._families = {name: Family(self._definitions[name]) for name in exposed if name in self._definitions}
-        self._reported = ReportedMetrics(
-            definitions.of_models, takes_all, host, mode == PROMETHEUS, number, COUNTER if replaces_ours else GAUGE
-        )
+        self._reported = ReportedMetrics(definitions.of_models, takes_all, host, mode == PROMETHEUS, number)
         # Places, found once
         self._by_status = {digit: self._place(name) for digit, name in STATUS_NAMES.items()}
         self._queue_time = self._place("QueueTime")

@@ -9,14 +9,12 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 log = logging.getLogger(__name__)
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
-#: Kind of a report that names none and might be one's or the other's of the old servers: a counter in TorchServe.
-UNNAMED = "unnamed"
-#: Most metrics that ``get_metric`` finds because they were reported; names have no end.
+#: Most metrics of a kind that ``get_metric`` finds because they were reported; names have no end.
 MOST_KNOWN = 1000
 
 #: Full names of units; what is not here is a unit of the author's own.
@@ -140,13 +138,15 @@ class MetricsStore:
 
     Attributes:
         store: what was reported and not yet drained.
-        cache: the declared metrics by kind and name.
+        cache: the declared metrics by name, by kind.
+        unnamed_kind: what ``add_metric`` reports where nothing tells which old server's it is and no kind is named.
     """
 
     def __init__(self, request_ids: RequestIds = (lambda: {}), model_name: str = "") -> None:
         self.model_name = model_name
         self.store: List[Record] = []
-        self.cache: Dict[Tuple[str, str], Metric] = {}
+        self.cache: Dict[str, Dict[str, Metric]] = {}
+        self.unnamed_kind = GAUGE
         self.set_request_ids(request_ids)
 
     def for_batch(self, request_ids: RequestIds) -> MetricsStore:
@@ -241,13 +241,13 @@ class MetricsStore:
 
         Multi Model Server reports ``(name, value, idx, unit, dimensions)``, a gauge; TorchServe reports
         ``(name, value, unit, idx, dimensions, metric_type)``, a counter when it names no kind. Where both could be
-        meant the server's dialect decides. A text in the place of the value declares: ``(name, unit,
-        dimension_names, metric_type)``.
+        meant ``unnamed_kind`` counts. A text in the place of the value declares: ``(name, unit, dimension_names,
+        metric_type)``.
         """
         if isinstance(value, str):
             names = idx if isinstance(idx, (list, tuple)) else ()
             return self.add_metric_to_cache(name, value, names, metric_type or unit or COUNTER)
-        kind = UNNAMED
+        kind = self.unnamed_kind
         if isinstance(idx, str):
             kind = COUNTER
             idx, unit = (unit, idx) if not isinstance(unit, str) else (idx, unit)
@@ -275,10 +275,11 @@ class MetricsStore:
                 f"Metric {metric_name!r} is declared as {metric_type!r}; use {COUNTER}, {GAUGE} or {HISTOGRAM}."
             )
         metric = Metric(metric_name, unit, dimension_names, metric_type, self)
-        present = self.cache.get((kind, metric_name))
+        of_kind = self.cache.setdefault(kind, {})
+        present = of_kind.get(metric_name)
         if present is not None and (present.unit, present.dimension_names) == (metric.unit, metric.dimension_names):
             return present
-        self.cache[kind, metric_name] = metric
+        of_kind[metric_name] = metric
         return metric
 
     def get_metric(self, metric_name: str, metric_type: object = COUNTER) -> Metric:
@@ -287,10 +288,15 @@ class MetricsStore:
         Raises:
             MetricsCacheKeyError: it was neither.
         """
-        key = (_kind(metric_type), metric_name)
-        if key not in self.cache:
-            raise MetricsCacheKeyError(f"No {key[0]} {metric_name!r} was declared; add_metric_to_cache declares one.")
-        return self.cache[key]
+        kind = _kind(metric_type)
+        metric = self.cache.get(kind, {}).get(metric_name)
+        if metric is None:
+            raise MetricsCacheKeyError(f"No {kind} {metric_name!r} was declared; add_metric_to_cache declares one.")
+        return metric
+
+    def cache_keys(self) -> List[str]:
+        """Return the declared metrics as texts ``kind:name``."""
+        return [f"{kind}:{name}" for kind, metrics in self.cache.items() for name in metrics]
 
     def declare(self, rows: object) -> None:
         """Declare what the server's file of definitions has for services: lists of kind, name, unit, dimensions."""
@@ -346,9 +352,9 @@ class MetricsStore:
         record = Record(name, float(value), UNITS.get(unit, unit), _kind(kind), request, named)
         self.store.append(record)
         # TorchServe's services ask for it by ``get_metric`` from now on.
-        known = COUNTER if record.kind == UNNAMED else record.kind
-        if (known, name) not in self.cache and len(self.cache) < MOST_KNOWN:
-            self.cache[known, name] = Metric(name, unit or "unit", list(named), known, self)
+        known = self.cache.setdefault(record.kind, {})
+        if name not in known and len(known) < MOST_KNOWN:
+            known[name] = Metric(name, unit or "unit", list(named), record.kind, self)
 
 
 def _check_unit(unit: str, units: Sequence[str], what: str) -> None:

@@ -13,6 +13,7 @@ from marserve.archive.manifest import Manifest, read_manifest
 from marserve.errors import HandlerFault, LoadError, OutOfMemory, ServeError
 from marserve.service.codec import Part
 from marserve.service.context import Context, Headers, RequestInfo
+from marserve.service.metrics import COUNTER
 from marserve.wire import frames, page
 from marserve.wire.arena import ARENA_THRESHOLD, Half
 from marserve.wire.streams import WorkerStream
@@ -175,6 +176,8 @@ def _load(told: Mapping[str, object], words: memoryview) -> Runner:
     stand_in(folder)
     _tell_children(folder)
     envelope, style = str(told.get("envelope") or ""), str(told["style"])
+    if style == "torchserve":
+        context.metrics.unnamed_kind = COUNTER
     entry = load_entry(folder, manifest, str(told["handler"]), context, steps, envelope, style)
     if context.model_yaml_config.get("asyncCommunication") and not entry.is_async:
         log.warning("asyncCommunication has no effect: %s is not written with async def.", entry.describe)

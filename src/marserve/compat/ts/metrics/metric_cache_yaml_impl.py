@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 from marserve.service.metrics import MetricsStore
 
@@ -49,10 +49,6 @@ class MetricsCacheYamlImpl(MetricsStore):
                 if missing:
                     raise errors.MetricsCacheKeyError(f"{self.config_file_path}: {metric} has no {missing[0]}.")
                 self.add_metric_to_cache(metric["name"], metric["unit"], metric["dimensions"], kind)
-
-    def cache_keys(self) -> List[str]:
-        """Return the declared metrics as texts ``kind:name``."""
-        return [f"{kind}:{name}" for kind, name in self.cache]
 
 
 def _read(path: str) -> Dict[str, Any]:
