@@ -256,6 +256,9 @@ def test_a_status_that_is_none_becomes_500(code: int) -> None:
         (499, b"Client Closed Request"),
         (420, b"Client Error (420)"),
         (599, b"Server Error (599)"),
+        (299, b"Success (299)"),
+        (399, b"Redirection (399)"),
+        (600, b"Unknown Status (600)"),
     ],
 )
 def test_phrases(status: int, phrase: bytes) -> None:

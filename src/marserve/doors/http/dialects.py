@@ -33,6 +33,8 @@ _PHRASES = {
     499: "Client Closed Request",
     507: "Insufficient Storage",
 }
+#: What the old servers call a status that nobody has defined, by its first digit.
+_CLASSES = {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
 
 
 class ErrorRow(NamedTuple):
@@ -154,7 +156,7 @@ def status_phrase(status: int) -> bytes:
     try:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
-        return f"{'Client Error' if status < 500 else 'Server Error'} ({status})".encode()
+        return f"{_CLASSES.get(status // 100, 'Unknown Status')} ({status})".encode()
 
 
 def _own_status(error: PredictionException) -> int:
