@@ -3,6 +3,7 @@
 import sys
 import threading
 from textwrap import dedent
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -287,6 +288,17 @@ def test_a_batch_in_small_parts_answers_the_same(folder):
     assert sorted(part[:2] for part in handler.seen) == [(0, 2), (1, 2), (2, 1)]
     assert threading.current_thread() not in {part[2] for part in handler.seen}
     assert set(reported(context)) == {"HandlerTime"}
+
+
+def test_a_batch_in_small_parts_of_a_handler_of_any_class(folder):
+    steps = {"preprocess": list, "inference": list, "postprocess": lambda rows: [len(rows)] * len(rows)}
+    asked_for = {"_is_describe": lambda: False, "_is_explain": lambda: False}
+    context = context_of(folder)
+    parts = module("handler_utils.micro_batching").MicroBatching(SimpleNamespace(**steps, **asked_for), 2)
+
+    assert parts([1, 2, 3], context) == [2, 2, 1]
+
+    parts.shutdown()
 
 
 def test_what_a_part_raises_is_raised_to_the_caller(folder):

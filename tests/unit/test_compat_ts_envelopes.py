@@ -89,6 +89,13 @@ def test_kserve_version_2(context):
     assert not hasattr(context, "input_names")
 
 
+def test_kserve_version_2_has_no_names_for_more_outputs_than_inputs(context):
+    one = {"inputs": [{"name": "a", "shape": [1], "datatype": "INT64", "data": [1]}]}
+
+    with pytest.raises(ValueError, match="2 outputs, and 1 inputs"):
+        envelope("kservev2", "KServev2Envelope", lambda rows, context: [1, 2]).handle([{"body": one}], context)
+
+
 def test_an_envelope_of_the_authors_own(context):
     base = module("torch_handler.request_envelope.base").BaseEnvelope
 

@@ -43,6 +43,8 @@ class KServev2Envelope(BaseEnvelope):
         answers = []
         for index, results in enumerate(dealt(data, [len(body["inputs"]) for body in self._bodies])):
             body = self._bodies[index]
+            if len(results) > len(body["inputs"]):
+                raise ValueError(f"{len(results)} outputs, and {len(body['inputs'])} inputs to name them by.")
             model = self.context.manifest["model"]
             asked_id = (body.get("id") or "").strip()
             answers.append(
