@@ -49,6 +49,19 @@ def test_base64_stands_for_bytes(context):
     assert json.loads(answer)["predictions"] == ["b'a'", "{'image': b'a', 'n': 1}"]
 
 
+def test_a_subclass_opens_and_closes_each_request_in_its_own_way(context):
+    class Mine(module("torch_handler.request_envelope.json").JSONEnvelope):
+        def _from_json(self, data):
+            return data["body"]["rows"]
+
+        def _to_json(self, output):
+            return {"found": output}
+
+    bodies = [{"body": {"rows": [1, 2]}}, {"body": {"rows": [3]}}]
+
+    assert Mine(lambda rows, context: rows).handle(bodies, context) == [{"found": [1, 2]}, {"found": [3]}]
+
+
 def test_kserve_version_1(context):
     run = envelope("kserve", "KServeEnvelope", lambda rows, context: [row["data"] for row in rows])
     rows = [{"body": {"instances": [{"data": 1}]}}, {"body": b'{"instances": [{"data": 2}, {"data": 3}]}'}]

@@ -10,7 +10,10 @@ from .base import BaseEnvelope, body_of, dealt
 
 
 class JSONEnvelope(BaseEnvelope):
-    """Gives the handler the instances of all requests as one batch."""
+    """Gives the handler the instances of all requests as one batch.
+
+    Subclasses in the wild override ``_from_json`` and ``_to_json``, each for one request.
+    """
 
     def __init__(self, handle_fn: Any) -> None:
         super().__init__(handle_fn)
@@ -18,19 +21,22 @@ class JSONEnvelope(BaseEnvelope):
 
     def parse_input(self, data: List[Any]) -> List[Any]:
         """Return the instances; ``{"b64": text}`` stands for bytes, as an instance or as one of its values."""
-        opened = [self._instances(row) for row in data]
+        opened = [self._from_json(row) for row in data]
         self._lengths = [len(instances) for instances in opened]
         return [instance for instances in opened for instance in instances]
 
-    def _instances(self, row: Any) -> List[Any]:
-        body = body_of(row) or row
+    def _from_json(self, data: Any) -> List[Any]:
+        body = body_of(data) or data
         if isinstance(body, (bytes, bytearray, str)):
             body = json.loads(body)
         return [_with_bytes(instance) for instance in body["instances"]]
 
-    def format_output(self, data: List[Any]) -> List[str]:
+    def format_output(self, data: List[Any]) -> List[Any]:
         """Return a JSON text for each request."""
-        return [json.dumps({"predictions": results}) for results in dealt(data, self._lengths)]
+        return [self._to_json(results) for results in dealt(data, self._lengths)]
+
+    def _to_json(self, output: List[Any]) -> Any:
+        return json.dumps({"predictions": output})
 
 
 def _with_bytes(instance: Any) -> Any:
