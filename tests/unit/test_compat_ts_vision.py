@@ -89,6 +89,15 @@ def test_values_are_normalised_by_channel():
     )
 
 
+def test_all_shades_of_16_bits_are_kept(tmp_path, monkeypatch):
+    handler, _ = handler_of(ObjectDetector, Scores(), tmp_path, monkeypatch)
+    image = Image.fromarray(np.array([[0, 51_400, 65_535]], np.uint16))
+
+    (pixels,) = handler.preprocess([{"body": encoded(image)}])
+
+    assert pixels[:, 0].tolist() == [pytest.approx([0, 200 / 255, 1])] * 3
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
 def test_images_of_every_mode_are_taken(mode):
     assert images.ImageNetProcessing()(noise(mode=mode)).shape == (3, 224, 224)

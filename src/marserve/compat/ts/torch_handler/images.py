@@ -29,11 +29,21 @@ def center_cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return the image in RGB; of 16 bits a pixel, which Pillow would cut off at 255, all shades are kept."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def to_tensor(image: PIL.Image.Image) -> torch.Tensor:
     """Return float32 (3, height, width), values 0..1; other modes than RGB are converted."""
     import numpy as np
 
-    pixels = np.array(image.convert("RGB"))
+    pixels = np.array(in_rgb(image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
 
 
@@ -55,5 +65,5 @@ class ImageNetProcessing:
     def __call__(self, image: PIL.Image.Image) -> torch.Tensor:
         """Return float32 ``(3, crop, crop)``."""
         # In RGB first: Pillow resizes an image with a palette by its nearest pixels.
-        pixels = to_tensor(center_cropped(resized(image.convert("RGB"), self.size), self.crop))
+        pixels = to_tensor(center_cropped(resized(in_rgb(image), self.size), self.crop))
         return (pixels - self.mean) / self.deviation
