@@ -227,7 +227,11 @@ def test_headers_that_the_door_sends_are_not_sent_twice(context, style, kept):
     ("touch", "said"),
     [
         (lambda c: c.set_response_header(0, "X-A", "1\r\nSet-Cookie: a"), "line break"),
-        (lambda c: c.set_response_header(0, "X\nA", "1"), "line break"),
+        (lambda c: c.set_response_header(0, "X\nA", "1"), "no name"),
+        (lambda c: c.set_response_header(0, "", "1"), "no name"),
+        (lambda c: c.set_response_header(0, "X A", "1"), "no name"),
+        (lambda c: c.set_response_header(0, "X:A", "1"), "no name"),
+        (lambda c: c.set_response_header(0, "é", "1"), "no name"),
         (lambda c: c.set_response_status(200, "OK\r\nX: y"), "line break"),
         (lambda c: c.set_response_content_type(0, "a\n"), "line break"),
         (lambda c: c.set_response_status(42), "the status 42"),

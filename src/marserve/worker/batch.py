@@ -5,6 +5,7 @@ What fails for one request costs that request alone: it is answered, the others 
 
 from __future__ import annotations
 
+import re
 from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from marserve.errors import HandlerFault, InvalidData
@@ -19,6 +20,8 @@ from marserve.worker.steps import DECODE, ENCODE, Steps
 _OF_THE_DOOR = frozenset(("content-length", "transfer-encoding", "connection", "x-request-id"))
 #: The same in the old servers' styles, whose doors put these on every answer.
 _OF_THE_OLD_DOORS = _OF_THE_DOOR | {"pragma", "cache-control", "expires"}
+#: Printable ASCII but for what separates: the names that TorchServe lets pass.
+_IS_NAME = re.compile(r"[!-+\--9<>-~]+").fullmatch
 
 
 class JobCancelled(BaseException):
@@ -209,7 +212,7 @@ def _apply(processor: RequestProcessor, outcome: Outcome, of_the_door: FrozenSet
             if lower == "content-type":
                 outcome.content_type = _line(name, value)
             elif lower not in of_the_door:
-                headers += (_line("header name", name), _line(name, value))
+                headers += (_name(name), _line(name, value))
         outcome.headers = headers
     except HandlerFault as error:
         outcome.error = failure_of(error, reason=UNSENDABLE)
@@ -223,6 +226,17 @@ def _status(code: object) -> int:
     if not 200 <= number <= 999:
         raise HandlerFault(f"The service set the status {code!r}.", "Set a status from 200 to 999.")
     return int(number)
+
+
+def _name(name: object) -> bytes:
+    """Return a header's name; clients refuse an answer that has one with a blank or a colon in it, or none."""
+    text = str(name)
+    if not _IS_NAME(text):
+        raise HandlerFault(
+            f"The service set a header named {text!r}, which is no name of one.",
+            "Name it by letters, digits and hyphens.",
+        )
+    return text.encode("ascii")
 
 
 def _line(what: str, value: object) -> bytes:
