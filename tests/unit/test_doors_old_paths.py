@@ -99,6 +99,9 @@ def named(dialect: str, only: str, query: bytes, form: bytes, monkeypatch: pytes
     ("query", "form", "wanted"),
     [
         (b"?model_name=q", b"model_name=f", "q"),
+        (b"?model_name=q&model_name=r", b"", "q"),
+        (b"?a=1;model_name=q", b"", "q"),
+        (b"", b"model_name=f&model_name=g", "f"),
         (b"", b"model_name=f", "f"),
         (b"", b"", "o"),
         (b"?model_name=", b"", "o"),
@@ -107,6 +110,32 @@ def named(dialect: str, only: str, query: bytes, form: bytes, monkeypatch: pytes
 def test_who_answers_invocations(query: bytes, form: bytes, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for dialect in ("native", "torchserve"):
         assert named(dialect, "o", query, form, monkeypatch) == wanted
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'Content-Disposition: form-data; name="model_name"',
+        b"Content-Disposition: form-data; name=model_name",
+        b'Content-Disposition: form-data; name="model_name"; filename="x"',
+        b'Content-Disposition: form-data; name="model_name"\r\nContent-Type: text/plain; charset=ISO-8859-1',
+    ],
+)
+def test_who_answers_invocations_of_a_form_in_parts(head: bytes) -> None:
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nname="model_name"\r\n--x\r\n%b\r\n\r\nm\r\n--x--'
+        % head
+    )
+    exchange = SimpleNamespace(body=lambda: form)
+
+    assert lane("torchserve", b"/invocations").model_of(exchange, b"multipart/form-data; boundary=x") == "m"
+
+
+def test_a_form_that_breaks_off_names_no_model() -> None:
+    exchange = SimpleNamespace(body=lambda: b"--x\r\nContent-Disposition: form-data")
+
+    with pytest.raises(BadRequest, match="model_name is required"):
+        lane("torchserve", b"/invocations").model_of(exchange, b"multipart/form-data; boundary=x")
 
 
 @pytest.mark.parametrize(("query", "form"), [(b"?model_name=", b""), (b"", b"model_name=&a=1")])

@@ -142,9 +142,8 @@ class OldDescriptions:
 
     async def predictions(self, request: Request) -> Response:
         """Answer with the description of one model's predictions."""
-        name = (
-            request.path_params.get("model") or request.query_params.get("model_name") or self._inference.only_model()
-        )
+        named = next(iter(request.query_params.getlist("model_name")), "")
+        name = request.path_params.get("model") or named or self._inference.only_model()
         if not name:
             raise BadRequest("Parameter model_name is required.")
         version = self._registry.find(name, request.path_params.get("version"))

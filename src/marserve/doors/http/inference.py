@@ -18,6 +18,7 @@ from marserve.errors import BadRequest, ModelNotFound, ServeError
 from marserve.models.routes import segments_of
 from marserve.observer import Observer
 from marserve.planes.inference import InferencePlane
+from marserve.service.forms import is_form, read_form
 from marserve.wire.frames import encode_meta
 
 #: What KServe's paths end with. Source: its protocols V1 and V2, as TorchServe 0.12 serves them.
@@ -112,9 +113,7 @@ class PredictionLane:
         # A line feed that is escaped in the path stays so: bare, it would begin a header of the client's choice.
         self._prefix = encode_meta((b"", tail.encode().replace(b"\n", b"%0A"), b""), ())
         # Inputs of the query; the body's come after them, because of two that share a name the last one counts.
-        self._inputs = tuple(
-            (name.encode(), b"", value.encode()) for name, value in parse_qsl(query, keep_blank_values=True)
-        )
+        self._inputs = tuple((name.encode(), b"", value.encode()) for name, value in parameters_of(query))
 
     def admit(self, exchange: Exchange) -> bool:
         """See ``Lane``; refused is who lacks the key, where one is asked for."""
@@ -182,7 +181,8 @@ class InvocationsLane(PredictionLane):
 
     def __init__(self, door: InferenceDoor, query: str) -> None:
         super().__init__(door, JobKind.PREDICT, "", None, query=query if door.dialect.name != "native" else "")
-        self._query_model = self._counting(dict(parse_qsl(query, keep_blank_values=True)).get("model_name"))
+        named = [value for name, value in parameters_of(query) if name == "model_name"]
+        self._query_model = self._counting(named[0] if named else None)
 
     def _counting(self, name: str | None) -> str | None:
         """Return a name that was given; an empty one is one for TorchServe alone."""
@@ -233,16 +233,20 @@ class RouteLane(PredictionLane):
         return name
 
 
+def parameters_of(query: str) -> list[tuple[str, str]]:
+    """Return the names and values of a query; a semicolon separates them too, as in the old servers."""
+    return parse_qsl(query.replace(";", "&"), keep_blank_values=True)
+
+
 def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str | None:
-    """Return a form's field, None when there is none: all that the server ever reads of a body."""
-    kind = content_type.partition(b";")[0].strip().lower()
-    if kind == b"application/x-www-form-urlencoded":
-        return dict(parse_qsl(exchange.body().decode("latin-1"), keep_blank_values=True)).get(name.decode())
-    if kind == b"multipart/form-data":
-        marker = b'name="' + name + b'"\r\n\r\n'
-        _, found, rest = exchange.body().partition(marker)
-        return rest.partition(b"\r\n")[0].decode("utf-8", "replace") if found else None
-    return None
+    """Return a form's field, the first of that name, None when there is none: all that the server reads of a body."""
+    if not is_form(content_type, needs_boundary=True):
+        return None
+    try:
+        fields = read_form(content_type, exchange.body())
+    except BadRequest:  # the worker tells what is wrong with it
+        return None
+    return next((value.decode("utf-8", "replace") for field, _, value in fields if field == name), None)
 
 
 class InferenceDoor:
