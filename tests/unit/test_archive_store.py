@@ -60,7 +60,7 @@ def test_names_are_found_in_the_store(store: Path, location: str, expected: str)
     assert resolve(location, store, ALLOWED_URLS) == store / expected
 
 
-@pytest.mark.parametrize("location", ["gone.mar", "/", ".", "team/gone.mar", "\0", "s3:/x"])
+@pytest.mark.parametrize("location", ["gone.mar", "/", ".", "team/gone.mar", "\0", "s3:/x", "x" * 300])
 def test_what_is_not_there_is_not_found(store: Path, location: str) -> None:
     with pytest.raises(ModelNotFound, match=r"^Model not found at: "):
         resolve(location, store, ALLOWED_URLS)
@@ -137,7 +137,14 @@ def test_broken_expression_is_the_operators_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://origin", "http://origin/", "http://origin/.hidden", "http://origin/a%5Cb.mar"]
+    "url",
+    [
+        "http://origin",
+        "http://origin/",
+        "http://origin/.hidden",
+        "http://origin/a%5Cb.mar",
+        "http://origin/" + "x" * 300,
+    ],
 )
 def test_url_without_a_usable_name_is_refused(store: Path, url: str) -> None:
     with pytest.raises(BadRequest, match="no usable file name"):

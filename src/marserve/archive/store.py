@@ -26,6 +26,8 @@ from marserve.errors import ArchiveExists, BadRequest, ConfigError, DownloadErro
 MAX_DOWNLOAD = 64 * 2**30
 #: Longest silence of an origin, seconds.
 DOWNLOAD_TIMEOUT = 60.0
+#: Longest name of a download, bytes: file systems take 255, and what is not complete yet has a longer one.
+_LONGEST_NAME = 220
 
 _ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 _CHUNK = 2**20
@@ -116,7 +118,9 @@ def find(location: str, store: Optional[Path]) -> Path:
         raise ModelNotFound("Model store has not been configured.", "Name one: --model-store FOLDER.")
     nested = location.strip("/")
     for name in (nested, posixpath.basename(nested)):
-        if name and name != "." and "\0" not in name and (store / name).exists():
+        if (
+            name and name != "." and "\0" not in name and os.path.exists(store / name)
+        ):  # a name that is too long is none
             return store / name
     missing = ModelNotFound(f"Model not found at: {location}", _suggestion(location, store))
     missing.fault = "store"
@@ -143,7 +147,8 @@ def download(
 ) -> Path:
     """Download an archive into a folder and return its path; arguments and errors as for ``resolve``."""
     name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
-    if not name or name.startswith(".") or "\\" in name or any(ord(letter) < 32 for letter in name):
+    is_odd = name.startswith(".") or "\\" in name or any(ord(letter) < 32 for letter in name)
+    if not name or is_odd or len(os.fsencode(name)) > _LONGEST_NAME:
         raise BadRequest(f"The URL {url} ends in no usable file name.", "Use one that ends in NAME.mar.")
     target = folder / name
     if target.exists() and not replace:
@@ -216,7 +221,7 @@ def _file_of_url(url: str) -> Path:
     parts = urllib.parse.urlsplit(url)
     path = urllib.parse.unquote(parts.path)
     _refuse_dots(path)
-    if parts.netloc not in ("", "localhost") or not path or "\0" in path or not Path(path).exists():
+    if parts.netloc not in ("", "localhost") or not path or "\0" in path or not os.path.exists(path):
         raise ModelNotFound(f"Model not found at: {url}", "file:// takes an absolute path: file:///folder/name.mar")
     return Path(path)
 
