@@ -145,6 +145,34 @@ def test_a_json_body_holds_the_parameters_as_well(dialect: str) -> None:
     assert served.management.asked[0].batch_size == 8
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_json_body_may_begin_with_a_byte_order_mark_and_have_whole_floats(dialect: str) -> None:
+    served = Served(dialect)
+    body = b'\xef\xbb\xbf{"url": "digits.mar", "batch_size": 8.0}'
+
+    assert served.ask("POST", "/models", body, content_type="application/json").status == 200
+    assert served.management.asked[0].batch_size == 8
+
+
+@pytest.mark.parametrize("dialect", OLD)
+def test_to_the_old_servers_clients_the_first_of_several_counts_and_a_semicolon_separates(dialect: str) -> None:
+    served = Served(dialect)
+
+    answer = served.ask("POST", "/models?url=digits.mar;batch_size=2&batch_size=3&url=")
+
+    assert answer.status == 200
+    (asked,) = served.management.asked
+    assert (asked.location, asked.batch_size) == ("digits.mar", 2)
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [("2147483647", 2147483647), ("2147483648", None)])
+def test_a_timeout_may_be_as_long_as_it_was(timeout: str, seconds: float | None) -> None:
+    served = Served("torchserve")
+
+    assert served.ask("POST", f"/models?url=digits.mar&response_timeout={timeout}").status == 200
+    assert served.management.asked[0].response_timeout == seconds
+
+
 def test_the_old_servers_take_a_body_in_single_quotes() -> None:
     served = Served("torchserve")
 

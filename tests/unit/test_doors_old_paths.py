@@ -122,10 +122,8 @@ def test_who_answers_invocations(query: bytes, form: bytes, wanted: str, monkeyp
     ],
 )
 def test_who_answers_invocations_of_a_form_in_parts(head: bytes) -> None:
-    form = (
-        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nname="model_name"\r\n--x\r\n%b\r\n\r\nm\r\n--x--'
-        % head
-    )
+    first = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nname="model_name"\r\n'
+    form = first + b"--x\r\n%b\r\n\r\nm\r\n--x--" % head
     exchange = SimpleNamespace(body=lambda: form)
 
     assert lane("torchserve", b"/invocations").model_of(exchange, b"multipart/form-data; boundary=x") == "m"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from marserve.batching.job import Job, JobKind
 from marserve.doors.auth import INFERENCE, Keys, authorization_in
 from marserve.doors.http.connection import Exchange
 from marserve.doors.http.dialects import Dialect, status_phrase
+from marserve.doors.http.parameters import parameters_of
 from marserve.doors.http.routes import no_route
 from marserve.doors.http.timing import ASKED, is_wanted, timing_header
 from marserve.errors import BadRequest, ModelNotFound, ServeError
@@ -231,11 +232,6 @@ class RouteLane(PredictionLane):
         if name is None:
             raise no_route(self._path)
         return name
-
-
-def parameters_of(query: str) -> list[tuple[str, str]]:
-    """Return the names and values of a query; a semicolon separates them too, as in the old servers."""
-    return parse_qsl(query.replace(";", "&"), keep_blank_values=True)
 
 
 def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str | None:

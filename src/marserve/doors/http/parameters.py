@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -21,6 +22,8 @@ log = logging.getLogger("marserve.management")
 
 #: Most bytes of a body with parameters.
 MOST_BODY = 65_536
+#: The largest number that the old servers read; what is above counts as malformed.
+_MOST = 2**31 - 1
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -44,7 +47,8 @@ class Kind(Generic[T_co]):
 
 
 def _integer(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else None
+    value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) else None
+    return value if value is not None and -_MOST - 1 <= value <= _MOST else None
 
 
 def _at_least(least: int) -> Callable[[str], int | None]:
@@ -64,7 +68,8 @@ def _between(least: int, most: int) -> Callable[[str], int | None]:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+    value = float(text) if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", text) else None
+    return value if value is not None and value <= _MOST else None
 
 
 def _positive(text: str) -> float | None:
@@ -121,6 +126,11 @@ class Given:
         return cast("T | None", self._values.get(parameter.name))
 
 
+def parameters_of(query: str) -> list[tuple[str, str]]:
+    """Return names and values of a query as the old servers read it: a semicolon separates them too."""
+    return parse_qsl(query.replace(";", "&"), keep_blank_values=True)
+
+
 async def read_parameters(
     request: Request, known: Sequence[Parameter[object]], *, takes_body: bool, is_lenient: bool
 ) -> Given:
@@ -135,6 +145,8 @@ async def read_parameters(
         TooLarge: the body is larger than parameters can be.
     """
     pairs = request.query_params.multi_items()
+    if is_lenient:  # of several the first counts
+        pairs = list(dict(reversed(parameters_of(request.scope["query_string"].decode("latin-1")))).items())
     inside: list[tuple[str, str]] = []
     if takes_body:
         inside = await _of_body(request, is_lenient)
@@ -194,7 +206,7 @@ async def _of_body(request: Request, is_lenient: bool) -> list[tuple[str, str]]:
 
 
 def _parsed(body: bytes, is_lenient: bool) -> object:
-    text = body.decode("utf-8", "replace")
+    text = body.decode("utf-8-sig", "replace")
     try:
         return cast(object, json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -208,4 +220,6 @@ def _parsed(body: bytes, is_lenient: bool) -> object:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
