@@ -29,6 +29,7 @@ def lane(dialect: str, target: bytes):
         (b"/v2/models/m/infer", (PREDICT, "m", None)),
         (b"/v2/models/m/explain", (EXPLAIN, "m", None)),
         (b"/m/1.0/predict/", (PREDICT, "m", "1.0")),
+        (b"/m%2F1.0%2fpredict", (PREDICT, "m", "1.0")),
     ],
 )
 def test_torchserve_alone_has_the_old_paths(target: bytes, wanted: tuple[JobKind, str, str | None]) -> None:

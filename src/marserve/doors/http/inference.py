@@ -292,7 +292,7 @@ class InferenceDoor:
 
     def _find(self, target: bytes) -> PredictionLane | None:
         path, _, query = target.decode("latin-1").partition("?")
-        segments = [unquote(segment) for segment in path.strip("/").split("/")]
+        segments = list(segments_of(unquote(path)))
         if self.dialect.name != "native" and path.startswith("//"):
             return None  # the old servers forgive slashes at the end alone
         if self.dialect.name == "mms":
