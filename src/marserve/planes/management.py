@@ -96,6 +96,11 @@ class ManagementPlane:
         self._distributed = first_distributed
         self._background: set[asyncio.Task[None]] = set()
 
+    def check_open(self) -> None:
+        """Raise ``MethodNotAllowed`` where registering is switched off."""
+        if not self._is_open:
+            raise MethodNotAllowed("Registering models is switched off.", "Set enable_model_api=true to allow it.")
+
     async def register(self, wanted: Registration, *, wait: bool, at_startup: bool = False) -> ModelVersion:
         """Open an archive, add it as a version, and start its workers.
 
@@ -109,8 +114,8 @@ class ManagementPlane:
             LoadError, OutOfMemory: its workers cannot start; it is not registered any more, unless it was loaded at
                 start by a server that tries again.
         """
-        if not self._is_open and not at_startup:
-            raise MethodNotAllowed("Registering models is switched off.", "Set enable_model_api=true to allow it.")
+        if not at_startup:
+            self.check_open()
         archive = await self._opened(wanted)
         try:
             version = self._add(self._name_of(wanted, archive, at_startup), wanted, archive, at_startup)

@@ -153,6 +153,7 @@ class ManagementDoor:
 
     async def register(self, request: Request) -> Response:
         """Register a model, and start its workers."""
+        self._plane.check_open()
         given = await self._given(request, self._register, takes_body=True)
         wait = given[REGISTERS_SYNCHRONOUSLY]
         if wait is None:
