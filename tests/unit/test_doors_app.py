@@ -154,3 +154,15 @@ def test_the_fast_lane_gets_the_same_as_lines() -> None:
 def test_a_setting_cannot_end_the_header_of_an_answer() -> None:
     with pytest.raises(ValueError, match="header"):
         cors_headers("*\r\nx: y", "", "")
+
+
+@pytest.mark.parametrize("path", ["/models/m/invoke", "/v1/models/m:predict", "/v2/models/m/infer", "/m/predict"])
+def test_options_describes_predictions_where_management_shares_the_address(path: str) -> None:
+    served = Served("torchserve", doors=("inference", "management"))
+    served.add()
+
+    answer = served.ask("OPTIONS", path)
+
+    assert answer.status == 200
+    assert "/prediction/m" in answer.json["paths"]  # the original's spelling
+    assert served.ask("OPTIONS", "/v1/models/m").status == 405

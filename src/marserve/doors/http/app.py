@@ -105,28 +105,37 @@ class Front:
 
     async def _route(self, request: Request) -> Response:
         path = request.scope["path"].rstrip("/") or "/"
+        fitting: list[dict[str, Endpoint]] = []
         for pattern, methods in self._paths:
             found = pattern.match(path)
             if found is not None:
-                request.scope["path_params"] = found.groupdict()
-                return await self._call(request, path, methods)
+                if self._takes(request, methods):
+                    request.scope["path_params"] = found.groupdict()
+                    return await self._call(request, methods)
+                fitting.append(methods)
+        if fitting:
+            self._check(request, self._kinds)
+            return self._not_allowed(request, path, fitting[0])
         self._check(request, self._kinds)
         named = self._methods_at(segments_of(path))
         if named:
             return self._not_allowed(request, path, named)
         raise no_route(path)
 
-    async def _call(self, request: Request, path: str, methods: dict[str, Endpoint]) -> Response:
+    def _method(self, request: Request) -> str:
         is_head = request.method == "HEAD" and self._replies.is_native  # the old servers take it for no GET
-        method = "GET" if is_head else request.method
-        endpoint = methods.get(method) or methods.get(ANY_METHOD)
-        if endpoint is not None and endpoint.answer is not None:
-            if endpoint.key:
-                self._check(request, {endpoint.key})
-            request.state.is_trusted = bool(endpoint.key) or self._is_admitted(request, self._kinds)
-            return await endpoint.answer(request)
-        self._check(request, self._kinds)
-        return self._not_allowed(request, path, methods)
+        return "GET" if is_head else request.method
+
+    def _takes(self, request: Request, methods: Collection[str]) -> bool:
+        return self._method(request) in methods or ANY_METHOD in methods
+
+    async def _call(self, request: Request, methods: dict[str, Endpoint]) -> Response:
+        endpoint = methods.get(self._method(request)) or methods[ANY_METHOD]
+        assert endpoint.answer is not None
+        if endpoint.key:
+            self._check(request, {endpoint.key})
+        request.state.is_trusted = bool(endpoint.key) or self._is_admitted(request, self._kinds)
+        return await endpoint.answer(request)
 
     def _not_allowed(self, request: Request, path: str, methods: Collection[str]) -> Response:
         allowed = ", ".join(sorted(methods))
@@ -191,7 +200,8 @@ def build_app(
     if dialect.name == "native":
         endpoints += Descriptions(endpoints, registry, replies).endpoints()
     else:
-        endpoints += OldDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked)
+        # Before the others: to the management door, /models/M/invoke is a version's path.
+        endpoints = [*OldDescriptions(doors, registry, inference, replies).endpoints(is_locked=is_locked), *endpoints]
     methods_at = inference.methods_at if "inference" in doors else None
     return Front(endpoints, replies, observer, cors, keys, methods_at)
 

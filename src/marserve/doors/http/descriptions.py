@@ -131,8 +131,9 @@ class OldDescriptions:
         predictions, management = (_MMS_PREDICTIONS, ()) if self._is_mms else (_OLD_PREDICTIONS, _OLD_MANAGEMENT)
         of_management = [Endpoint("OPTIONS", path, self.management, _ONE, key=MANAGEMENT) for path in management]
         of_predictions = [Endpoint("OPTIONS", path, self.predictions, _ONE, key=INFERENCE) for path in predictions]
-        rows += of_management if "management" in self._doors else []
         rows += of_predictions if "inference" in self._doors else []
+        # Behind those: to these, invoke is a version.
+        rows += of_management if "management" in self._doors else []
         return tuple(row if is_locked else replace(row, key="") for row in rows)
 
     async def whole(self, request: Request) -> Response:

@@ -216,7 +216,9 @@ def _parsed(body: bytes, is_lenient: bool) -> object:
                 return cast(object, json.loads(re.sub(r"'([^']*)'", lambda found: json.dumps(found[1]), text)))
             except (ValueError, RecursionError):
                 pass
-        raise BadRequest(f"The body is no JSON: {error}.") from None
+        raise BadRequest(
+            f"The body is no JSON: {error}.", "Send an object that holds the parameters by name."
+        ) from None
 
 
 def _text(value: object) -> str:
