@@ -299,7 +299,7 @@ class Server:
         for address, doors in settings.listeners():
             is_locked = settings.is_locked(address)
             asgi = build_app(
-                doors,
+                self._served_at(doors),
                 inference=self.inference,
                 management=self.management,
                 collector=self._observer,
@@ -329,6 +329,12 @@ class Server:
             self._listeners.append(listener)
             log.info("%s at %s", " and ".join(doors), addresses[-1])
         return addresses
+
+    def _served_at(self, doors: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the doors behind an address: in TorchServe one that all APIs share has the metrics too."""
+        is_shared = self._dialect.name == "torchserve" and {"inference", "management"} <= {*doors}
+        has_more = is_shared and self._settings.enable_metrics_api and "metrics" not in doors
+        return (*doors, "metrics") if has_more else doors
 
     def _certificate(self) -> TlsContext | None:
         """Return what the https addresses share; None when there are none."""

@@ -64,6 +64,15 @@ def test_channels_last_and_no_channels():
     assert one(service((1, 5, 6)), encoded(RED)).shape == (1, 5, 6)
 
 
+def test_all_shades_of_sixteen_bits_are_kept():
+    out = io.BytesIO()
+    Image.fromarray(np.array([[0, 51_400, 65_535]], np.uint16)).save(out, "PNG")
+    grey = one(service((1, 1, 3)), bytearray(out.getvalue()))
+    assert np.allclose(grey[0, 0], [0, 200 / 255, 1])
+    colour = one(service((3, 1, 3)), bytearray(out.getvalue()))
+    assert np.allclose(colour[:, 0, 1], 200 / 255)
+
+
 def test_values_span_the_signatures_range():
     assert np.allclose(one(service((2, 2), 0, 16), encoded(np.full((2, 2), 255))), 16)
     assert np.allclose(one(service((2, 2), -1, 1), encoded(np.zeros((2, 2)))), -1)

@@ -118,9 +118,8 @@ def find(location: str, store: Optional[Path]) -> Path:
         raise ModelNotFound("Model store has not been configured.", "Name one: --model-store FOLDER.")
     nested = location.strip("/")
     for name in (nested, posixpath.basename(nested)):
-        if (
-            name and name != "." and "\0" not in name and os.path.exists(store / name)
-        ):  # a name that is too long is none
+        # A name that is too long for a file is none; Path.exists would raise.
+        if name and name != "." and "\0" not in name and os.path.exists(store / name):
             return store / name
     missing = ModelNotFound(f"Model not found at: {location}", _suggestion(location, store))
     missing.fault = "store"

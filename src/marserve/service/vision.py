@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+def with_eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return an image of 16 bits a pixel with all its shades in 8; Pillow's ``convert`` would cut them off at 255."""
+    import numpy as np
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+
+
 class VisionService(ArrayService):
     """Reads each input whose content type is ``image/…`` as an image; other inputs as numbers.
 
@@ -106,7 +116,7 @@ class VisionService(ArrayService):
 
         channels, axis = _channels(wanted)
         height, width = [size for index, size in enumerate(wanted.shape) if index != axis]
-        image = self.prepare_image(wanted, _opened(wanted, data)).convert(_MODES[channels])
+        image = with_eight_bits(self.prepare_image(wanted, _opened(wanted, data))).convert(_MODES[channels])
         if height and width and image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1)

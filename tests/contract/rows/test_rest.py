@@ -60,6 +60,15 @@ def handle(data, context):
         context.set_response_header(0, name, "5")
     return [json.dumps([repr(data[0]["body"]), context.get_all_request_header(0)["body"]])]
 """
+HEADERS = """
+import json
+
+def handle(data, context):
+    if data is None:
+        return None
+    told = context.get_all_request_header(0)
+    return [json.dumps({name: told[name] for name in told if name not in ("explain", "url_path", "body")})]
+"""
 SAYS = """
 class Says:
     def initialize(self, context):
@@ -378,6 +387,45 @@ def test_one_port_for_all_doors(product: Product, house: House) -> None:
     assert server.ask("/metrics", door="metrics").status == 200
     # The original takes it for a prediction's path.
     assert server.manage("GET", "/models/echo/1.0").status == (404 if product.is_genuine else 200)
+
+
+@pytest.mark.row("C8")
+def test_a_port_that_inference_and_management_share_has_the_metrics_too(house: House) -> None:
+    shared, metrics = free_ports(2)
+    ports = {"inference": shared, "management": shared, "metrics": metrics}
+    addresses = {f"{door}_address": f"http://127.0.0.1:{port}" for door, port in ports.items()}
+    server = house.start(settings=addresses)
+    server.doors.update(ports)
+
+    for door in ("inference", "metrics"):
+        assert server.ask("/metrics", door=door).status == 200
+    assert server.ask("/ping", door="metrics").status == 404
+
+
+@pytest.mark.row("E29")
+def test_the_length_of_the_body_is_among_the_headers_however_it_came(house: House) -> None:
+    house.archive("headers", HEADERS)
+    server = house.start("headers.mar")
+    server.wait_for_workers("headers", 1)
+    post = b"POST /predictions/headers HTTP/1.1\r\nHost: x\r\n"
+    asked = (
+        b"GET /predictions/headers HTTP/1.1\r\nHost: x\r\n\r\n",
+        post + b"Content-Length: 3\r\n\r\nabc",
+        post + b"Transfer-Encoding: chunked\r\nX-After: 1\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n",
+    )
+    found = []
+    with socket.create_connection(("127.0.0.1", server.doors["inference"]), timeout=PATIENCE) as client:
+        for request in asked:
+            client.sendall(request)
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            found.append(json.loads(answer.read()))
+
+    assert found == [
+        {"Host": "x", "content-length": "0"},
+        {"Host": "x", "Content-Length": "3"},
+        {"Host": "x", "X-After": "1", "content-length": "5"},
+    ]
 
 
 # ---- TLS

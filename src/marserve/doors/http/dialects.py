@@ -91,6 +91,7 @@ class Dialect:
         has_versions: whether a model has several, which paths name.
         query_minutes: whether ``response_timeout`` is minutes in a query; in a body it is seconds everywhere.
         runtimes: what a registration may name as the runtime; () for everything.
+        tells_length: whether services find the length of the body among the headers of every request.
         https_text: what is told, as a status with a 403, to who speaks plain HTTP to an https address; "" for an
             error like every other.
     """
@@ -112,6 +113,7 @@ class Dialect:
     has_versions: bool = True
     query_minutes: bool = False
     runtimes: tuple[str, ...] = ()
+    tells_length: bool = False
     https_text: str = ""
 
     def json_body(self, value: object) -> bytes:
@@ -355,6 +357,7 @@ TORCHSERVE = Dialect(
     closes_on_error=True,
     has_old_paths=True,
     runtimes=("python", "python3", "LSP"),
+    tells_length=True,
     https_text="This TorchServe instance only accepts HTTPS requests",
 )
 

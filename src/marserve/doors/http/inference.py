@@ -160,7 +160,10 @@ class PredictionLane:
 
     def _told(self, exchange: Exchange) -> tuple[bytes, bytes, bool]:
         """Return what the headers say: content type, what the worker is told, whether the answer tells its times."""
-        meta = b"\n".join((self._prefix, *exchange.headers))
+        headers = exchange.headers
+        if self.door.dialect.tells_length and exchange.header(b"content-length") is None:
+            headers = _with_length(headers, exchange.size)
+        meta = b"\n".join((self._prefix, *headers))
         return exchange.header(b"content-type") or b"", meta, is_wanted(self.door.timing, meta)
 
     def model_of(self, exchange: Exchange, content_type: bytes) -> str:
@@ -232,6 +235,12 @@ class RouteLane(PredictionLane):
         if name is None:
             raise no_route(self._path)
         return name
+
+
+def _with_length(headers: Sequence[bytes], size: int) -> list[bytes]:
+    """Return headers with the length of the body, and nothing of the chunks that it came in."""
+    kept = [pair for pair in zip(headers[::2], headers[1::2], strict=True) if pair[0].lower() != b"transfer-encoding"]
+    return [*(part for pair in kept for part in pair), b"content-length", b"%d" % size]
 
 
 def _form_field(exchange: Exchange, content_type: bytes, name: bytes) -> str | None:

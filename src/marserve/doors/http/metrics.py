@@ -40,12 +40,14 @@ class MetricsDoor:
         while self._collector.flush():
             await asyncio.sleep(0)
         readings = [reading(version) for version in self._registry]
+        names = request.query_params.getlist(NAMES.name)
         text = []
-        for piece in pieces(self._collector, readings, request.query_params.getlist(NAMES.name)):
+        for piece in pieces(self._collector, readings, names):
             text.append(piece)
             await asyncio.sleep(0)
-        # What is gone has been told once more; to keep it would be a leak where versions come and go.
-        self._collector.forget({(version.name, version.version) for version in self._registry})
+        if not names:
+            # What is gone has been told once more; to keep it would be a leak where versions come and go.
+            self._collector.forget({(version.name, version.version) for version in self._registry})
         return Response(b"".join(text), headers={"content-type": CONTENT_TYPE})
 
 

@@ -20,7 +20,7 @@ from marserve.errors import BadRequest, TooLarge
 
 log = logging.getLogger("marserve.management")
 
-#: Most bytes of a body with parameters.
+#: Most bytes of a body with parameters, natively.
 MOST_BODY = 65_536
 #: The largest number that the old servers read; what is above counts as malformed.
 _MOST = 2**31 - 1
@@ -187,7 +187,7 @@ async def _of_body(request: Request, is_lenient: bool) -> list[tuple[str, str]]:
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > MOST_BODY:
+        if len(body) > MOST_BODY and not is_lenient:  # in the old servers max_request_size is all that counts
             raise TooLarge(f"A body with parameters may have {MOST_BODY} bytes.", "Archives are named by their url.")
     if not body.strip():
         return []

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Sequence
 
 import torch
 
+from marserve.service.vision import with_eight_bits
+
 if TYPE_CHECKING:
     import PIL.Image
 
@@ -30,13 +32,8 @@ def center_cropped(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
 
 
 def in_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Return the image in RGB; of 16 bits a pixel, which Pillow would cut off at 255, all shades are kept."""
-    import numpy as np
-    from PIL import Image
-
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    """Return the image in RGB; of 16 bits a pixel all shades are kept."""
+    return with_eight_bits(image).convert("RGB")
 
 
 def to_tensor(image: PIL.Image.Image) -> torch.Tensor:
