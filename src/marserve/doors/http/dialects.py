@@ -401,6 +401,7 @@ MMS = Dialect(
     has_versions=False,
     query_minutes=True,
     runtimes=("python", "python2", "python3"),
+    tells_length=True,
 )
 
 #: By name, as settings hold it.

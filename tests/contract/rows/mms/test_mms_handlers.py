@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import zipfile
 from collections.abc import Mapping
 
 import pytest
 
-from pairs import until
+from pairs import PATIENCE, until
 from rows import Answer, House, Product, Running
 
 CALLS = """
@@ -69,6 +71,16 @@ def handle(data, context):
             context.set_response_content_type(0, "text/x-own")
             assert context.get_response_status(0) == (203, "Own")
         return ["said " + processor[0].get_request_property("X-Asked")]
+"""
+HEADERS = """
+import json
+
+def handle(data, context):
+    if data is None:
+        return None
+    told = context.request_processor[0].get_request_properties()
+    names = ("content-length", "transfer-encoding")
+    return [json.dumps({name: told[name] for name in told if name.lower() in names})]
 """
 OUT_OF_MEMORY = "def handle(data, context):\n    raise MemoryError()\n"
 RAISES_IN_INITIALIZE = """
@@ -170,6 +182,24 @@ def test_a_function_is_called_without_data_first(server: Running) -> None:
 
 @pytest.mark.row("M27")
 @pytest.mark.row("M59")
+@pytest.mark.row("M52")
+def test_the_length_of_the_body_is_among_the_headers_however_it_came(server: Running) -> None:
+    assert register(server, "headers", HEADERS).status == 200
+    asked = (
+        b"GET /predictions/headers HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /predictions/headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    )
+    found = []
+    with socket.create_connection(("127.0.0.1", server.doors["inference"]), timeout=PATIENCE) as client:
+        for request in asked:
+            client.sendall(request)
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            found.append(json.loads(answer.read()))
+
+    assert found == [{"content-length": "0"}, {"content-length": "2"}]
+
+
 @pytest.mark.row("M61")
 def test_the_one_class_of_a_module(server: Running) -> None:
     assert register(server, "class", ONE_CLASS, "service:no_such_function").status == 200
