@@ -55,14 +55,14 @@ class VersionSeries:
             self.queue.add([job.sent - job.arrived for job in jobs])
             self.batch_wait.add_same(0.0, len(jobs))
             self.batch_size.add_same(1.0, len(jobs))
-            self._add_steps(jobs)
+            self._add_steps(jobs, spans)
             return
         sent = [job for job in jobs if job.sent]
         self.queue.add([job.sent - job.arrived for job in sent])
         self.batch_wait.add([job.filled - job.arrived for job in sent])
         firsts = self._first_of_each([job for job in sent if job.spans])
         self.batch_size.add([job.batch_size for job in firsts])
-        self._add_steps(firsts)
+        self._add_steps(firsts, [job.spans for job in firsts])
 
     def _add_statuses(self, statuses: list[int]) -> None:
         if statuses.count(200) == len(statuses):  # a fifth of the time that the look at each takes
@@ -83,11 +83,11 @@ class VersionSeries:
         self._last_spans = last
         return firsts
 
-    def _add_steps(self, firsts: Sequence[Job]) -> None:
+    def _add_steps(self, firsts: Sequence[Job], spans: Sequence[tuple[float, ...]]) -> None:
         """Count where the time of batches went, each by one of its jobs."""
         if not firsts:
             return
-        waits, *_ = steps = tuple(zip(*[job.spans for job in firsts], strict=True))
+        waits, *_ = steps = tuple(zip(*spans, strict=True))
         # Its way there and back is what is left of the time until it was done.
         wires = [job.started - job.sent - wait for job, wait in zip(firsts, waits, strict=True)]
         for step, values in zip(self.steps, (wires, *steps), strict=True):
