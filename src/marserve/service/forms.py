@@ -24,6 +24,11 @@ def is_form(content_type: bytes, *, needs_boundary: bool) -> bool:
     return mime == URLENCODED or (mime == MULTIPART and bool(not needs_boundary or _BOUNDARY.search(content_type)))
 
 
+def is_urlencoded(content_type: bytes) -> bool:
+    """Whether a body of that type is a form of the kind ``x-www-form-urlencoded``."""
+    return content_type.partition(b";")[0].strip().lower() == URLENCODED
+
+
 def read_form(content_type: bytes, body: bytes) -> List[Field]:
     """Return the fields of a form in their order.
 
@@ -33,7 +38,7 @@ def read_form(content_type: bytes, body: bytes) -> List[Field]:
     Raises:
         BadRequest: the body is not the form that its content type promises.
     """
-    if content_type.partition(b";")[0].strip().lower() == URLENCODED:
+    if is_urlencoded(content_type):
         return _read_urlencoded(body)
     match = _BOUNDARY.search(content_type)
     if match is None:
